@@ -1,0 +1,1 @@
+"""Finding anomalies with autoencoders and variational autoencoders, on PyTorch Lightning."""

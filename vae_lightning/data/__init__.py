@@ -1,0 +1,19 @@
+"""Data modules: they know of splits and batches, and of no model."""
+
+from .base import ANOMALY, NORMAL, AnomalyDataModule, Part
+from .loader import Batch, Loader
+from .synthetic import GaussianMixture
+from .vision import MNIST, Digits, FashionMNIST
+
+__all__ = [
+    "ANOMALY",
+    "MNIST",
+    "NORMAL",
+    "AnomalyDataModule",
+    "Batch",
+    "Digits",
+    "FashionMNIST",
+    "GaussianMixture",
+    "Loader",
+    "Part",
+]

@@ -1,0 +1,103 @@
+"""A mixture of Gaussians: a known density, so there is a truth to test against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from ..errors import UserError
+from .base import AnomalyDataModule, Part
+
+
+class GaussianMixture(AnomalyDataModule):
+    """Normal samples from a few Gaussians, anomalies from a single, wider and shifted one.
+
+    Components are equally likely, with covariance ``variance``·I and means drawn once from N(0, ``spread``²·I).
+    Classes 0 … ``components`` − 1 are the components; the last class is the anomalies'.
+
+    Args:
+        samples: Of normal and anomalous samples together.
+        features: Of each sample.
+        components: Gaussians that normal samples come from.
+        variance: Of a component, along each feature.
+        spread: Standard deviation of the components' means, along each feature.
+        anomaly_fraction: Share of anomalies, in (0, 1).
+        anomaly_shift: Mean of the anomalies, along each feature.
+        anomaly_variance: Of the anomalies, along each feature.
+        test_fraction: Share of the samples, stratified by class, that is the test part.
+        data_seed: Of the means and samples.
+        **kwargs: The split, see :class:`AnomalyDataModule`.
+    """
+
+    def __init__(
+        self,
+        samples: int = 10_000,
+        features: int = 10,
+        components: int = 3,
+        variance: float = 0.5,
+        spread: float = 2.0,
+        anomaly_fraction: float = 0.02,
+        anomaly_shift: float = 1.0,
+        anomaly_variance: float = 4.0,
+        test_fraction: float = 0.2,
+        data_seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        for key, value in (("samples", samples), ("features", features), ("components", components)):
+            if value < 1:
+                raise UserError(f"GaussianMixture: {key} = {value} must be at least 1")
+        for key, share in (("anomaly_fraction", anomaly_fraction), ("test_fraction", test_fraction)):
+            if not 0 < share < 1:
+                raise UserError(f"GaussianMixture: {key} = {share} is not a share: give a number between 0 and 1")
+        for key, scale in (("variance", variance), ("spread", spread), ("anomaly_variance", anomaly_variance)):
+            if scale <= 0:
+                raise UserError(f"GaussianMixture: {key} = {scale} must be positive")
+        self.samples, self.features, self.components = samples, features, components
+        self.variance, self.spread = variance, spread
+        self.anomaly_fraction, self.anomaly_shift, self.anomaly_variance = (
+            anomaly_fraction,
+            anomaly_shift,
+            anomaly_variance,
+        )
+        self.test_fraction, self.data_seed = test_fraction, data_seed
+        self.input_shape = [features]
+        self.classes = [f"component {i}" for i in range(components)] + ["anomaly"]
+        super().__init__(**kwargs)
+
+    @property
+    def default_anomaly_classes(self) -> list[int]:
+        return [self.components]
+
+    @property
+    def standardize(self) -> bool:
+        return True
+
+    def means(self) -> Tensor:
+        """The components' means, (components, features)."""
+        generator = torch.Generator().manual_seed(self.data_seed)
+        return self.spread * torch.randn(self.components, self.features, generator=generator)
+
+    def density(self) -> MixtureSameFamily:
+        """The density of normal samples, before standardisation."""
+        components = Independent(Normal(self.means(), self.variance**0.5), 1)
+        return MixtureSameFamily(Categorical(torch.ones(self.components)), components)
+
+    def load(self) -> tuple[Part, Part]:
+        generator = torch.Generator().manual_seed(self.data_seed + 1)
+        n_anomalies = max(2, round(self.samples * self.anomaly_fraction))
+        component = torch.randint(self.components, (self.samples - n_anomalies,), generator=generator)
+        noise = torch.randn(self.samples, self.features, generator=generator)
+        normal = self.means()[component] + self.variance**0.5 * noise[n_anomalies:]
+        strange = self.anomaly_shift + self.anomaly_variance**0.5 * noise[:n_anomalies]
+        x, target = (
+            torch.cat([normal, strange]),
+            torch.cat([component, component.new_full((n_anomalies,), self.components)]),
+        )
+        train, test = train_test_split(
+            torch.arange(self.samples), test_size=self.test_fraction, stratify=target, random_state=self.data_seed
+        )
+        return Part(x[train], target[train]), Part(x[test], target[test])

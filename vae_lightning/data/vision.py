@@ -1,0 +1,136 @@
+"""MNIST, Fashion-MNIST and scikit-learn's digits, as uint8 images."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torch.nn.functional as F
+import torchvision.datasets
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torchvision.datasets.utils import check_integrity, download_url
+
+from ..errors import UserError
+from .base import AnomalyDataModule, Part
+
+
+class MNIST(AnomalyDataModule):
+    """The 70,000 handwritten digits of LeCun et al., 28×28, one channel.
+
+    The four canonical ``.gz`` files in ``<root>/MNIST/raw`` are read as they are, after a check of their MD5 sums;
+    unpacked files do as well. What is absent is downloaded once.
+
+    Args:
+        root: Folder of data sets, laid out as torchvision does.
+        **kwargs: The split, see :class:`AnomalyDataModule`.
+
+    Raises:
+        UserError: When a file is damaged, or absent and out of reach.
+    """
+
+    source: type[torchvision.datasets.MNIST] = torchvision.datasets.MNIST
+
+    def __init__(self, root: str = "data", **kwargs: Any) -> None:
+        self.root = Path(root)
+        self.input_shape = [1, 28, 28]
+        self.classes = list(self.source.classes)
+        super().__init__(**kwargs)
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.source.__name__ / "raw"
+
+    def prepare_data(self) -> None:
+        """Download what is absent. Lightning calls this on one process of each machine."""
+        for name, md5 in self.source.resources:
+            if not (self.folder / name).exists() and not (self.folder / name).with_suffix("").exists():
+                self._download(name, md5)
+        if self.anomalies_from:
+            self.anomalies_from.prepare_data()
+
+    def _download(self, name: str, md5: str) -> None:
+        for mirror in self.source.mirrors:
+            try:
+                return download_url(mirror + name, self.folder, name, md5)
+            except (URLError, RuntimeError, TimeoutError):
+                continue  # the next mirror
+            except OSError as error:
+                raise UserError(
+                    f"{self.folder}: cannot be written ({error.strerror}): set data.init_args.root"
+                ) from None
+        names = ", ".join(name for name, _ in self.source.resources)
+        raise UserError(
+            f"{self.folder / name} is absent and cannot be downloaded: put {names} into {self.folder}, "
+            "or use a config that needs no network: configs/beta_vae.yaml, configs/digits_beta_vae.yaml"
+        )
+
+    def load(self) -> tuple[Part, Part]:
+        self.prepare_data()
+        images_train, labels_train, images_test, labels_test = (
+            _read_idx(self.folder / name, md5) for name, md5 in self.source.resources
+        )
+        return _part(images_train, labels_train), _part(images_test, labels_test)
+
+
+class FashionMNIST(MNIST):
+    """The 70,000 images of clothing of Xiao et al. (2017), in MNIST's format. Arguments as for :class:`MNIST`."""
+
+    source = torchvision.datasets.FashionMNIST
+
+
+class Digits(AnomalyDataModule):
+    """The 1,797 handwritten digits that come with scikit-learn, 8×8: no network, seconds to train.
+
+    They have no test part of their own; a stratified fifth, the same for every seed, serves as one.
+
+    Args:
+        size: Height and width in pixels that the images are resized to (bilinear).
+        **kwargs: The split, see :class:`AnomalyDataModule`.
+    """
+
+    def __init__(self, size: int = 8, **kwargs: Any) -> None:
+        if size < 1:
+            raise UserError(f"Digits: size = {size} must be at least 1 pixel")
+        self.input_shape = [1, size, size]
+        self.classes = [str(digit) for digit in range(10)]
+        super().__init__(**kwargs)
+
+    def load(self) -> tuple[Part, Part]:
+        digits = load_digits()
+        x = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)
+        if self.input_shape != [1, 8, 8]:
+            x = F.interpolate(x, size=self.input_shape[1:], mode="bilinear", align_corners=False)
+        x, target = x.round().to(torch.uint8), torch.from_numpy(digits.target).long()
+        train, test = train_test_split(torch.arange(len(x)), test_size=0.2, stratify=target, random_state=0)
+        return Part(x[train], target[train]), Part(x[test], target[test])
+
+
+def _part(images: Tensor, labels: Tensor) -> Part:
+    return Part(images[:, None], labels.long())
+
+
+def _read_idx(path: Path, md5: str) -> Tensor:
+    """The uint8 tensor in an IDX file, packed or not: 0, 0, 8, the number of dimensions, big-endian sizes, bytes."""
+    unpacked = path.with_suffix("")
+    if path.exists():
+        if not check_integrity(path, md5):
+            raise UserError(f"{path} is damaged (its MD5 is not {md5}): delete it to have it downloaded anew")
+        content = bytearray(gzip.decompress(path.read_bytes()))
+    else:
+        path, content = unpacked, bytearray(unpacked.read_bytes())
+    dimensions = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
+    start = 4 + 4 * dimensions
+    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
+    if not dimensions:
+        raise UserError(f"{path} is no IDX file of bytes (it starts with {content[:4].hex(' ')}): delete it")
+    if len(content) != start + math.prod(shape):
+        raise UserError(
+            f"{path} is truncated ({len(content)} bytes of {start + math.prod(shape)}): delete it to have it downloaded"
+        )
+    return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(shape)
