@@ -81,7 +81,11 @@ def read(path: Path) -> dict[str, Any]:
 
 def check(path: Path, content: dict[str, Any], model: nn.Module) -> None:
     """Raise a UserError if the checkpoint is another model's, or of another shape."""
-    saved, wanted = content["state_dict"], model.state_dict()
+    # other scores than the checkpoint's are fitted anew, so the detector may differ
+    saved, wanted = (
+        {key: value for key, value in state.items() if not key.startswith("detector.")}
+        for state in (content["state_dict"], model.state_dict())
+    )
     of = content.get("hyper_parameters", {}).get("_class_path", "").rsplit(".", 1)[-1]
     hint = "give the configuration that it was trained with, or leave --config out to use the one saved beside it"
     if of and of != type(model).__name__:
@@ -92,7 +96,7 @@ def check(path: Path, content: dict[str, Any], model: nn.Module) -> None:
         side = "checkpoint" if key in saved else "configuration"
         raise UserError(f"{path}: only the {side} has `{key}`: {hint}")
     for key, value in saved.items():
-        if value.shape != wanted[key].shape and not key.startswith("detector."):
+        if value.shape != wanted[key].shape:
             raise UserError(
                 f"{path}: `{key}` is {list(value.shape)} in the checkpoint and {list(wanted[key].shape)} in the "
                 f"configuration: {hint}"

@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -41,6 +42,15 @@ class Parser(LightningArgumentParser):
         raise UserError(message) from ex  # of a parser within a parser, too: put into words where the outermost ends
 
 
+class SaveConfig(SaveConfigCallback):
+    """Saves what the run is made of; where it was resumed from is no part of that."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
+        config = config.clone()
+        config.ckpt_path = None
+        super().__init__(parser, config, **kwargs)
+
+
 class CLI(LightningCLI):
     """LightningCLI with runs in ``<runs>/<experiment>/version_<n>``, a test after fit, and checks before anything runs.
 
@@ -52,10 +62,12 @@ class CLI(LightningCLI):
         super().__init__(
             AnomalyModel,
             AnomalyDataModule,
+            # what only looks at a run leaves its configuration alone
+            save_config_callback=SaveConfig if args[:1] == ["fit"] else None,
+            save_config_kwargs={"overwrite": True},
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
-            save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
             trainer_defaults={
                 "logger": False,  # the run's folder is claimed once everything is known to be right
@@ -73,7 +85,7 @@ class CLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        hidden = {"model", "dataloaders", "datamodule"}
+        hidden = {"model", "dataloaders", "datamodule", "weights_only"}
         return {
             "fit": hidden | {"train_dataloaders", "val_dataloaders"},
             **{name: set(hidden) | {"verbose"} for name in ("validate", "test")},
@@ -100,14 +112,13 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.args = args
-        check_files(args)
         try:
             self.config = parser.parse_args(args)
         except UserError as error:
             raise UserError(diagnose(str(error), args)) from error
 
     def _parse_ckpt_path(self) -> None:
-        """The command line wins over the checkpoint's hyperparameters, and says so: see ``_compare``."""
+        """The command line wins over the checkpoint's hyperparameters, and says so: see ``_prepare``."""
 
     @property
     def settings(self) -> Any:
@@ -144,8 +155,13 @@ class CLI(LightningCLI):
         plugins = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.AtomicCheckpointIO()]
         try:
             return super().instantiate_trainer(plugins=plugins, **kwargs)
-        except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+        except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        # checkpoints hold tensors and primitives alone: none can run code
+        quiet = {"verbose": False} if subcommand in ("validate", "test") else {}  # a table of ours follows
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True, **quiet}
 
     def before_fit(self) -> None:
         self._prepare()
@@ -186,6 +202,8 @@ class CLI(LightningCLI):
             self.trainer.logger = TensorBoardLogger(
                 self.folder.parent.parent, self.folder.parent.name, self.folder.name, default_hp_metric=False
             )
+        if self.subcommand == "fit":
+            (self.folder / runs.RESULTS).unlink(missing_ok=True)  # resumed: no longer finished
         self.started = time.monotonic()
 
     def after_fit(self) -> None:
@@ -228,8 +246,11 @@ def main(args: list[str] | None = None) -> int:
     args = [arg for arg in args if arg != "--verbose"]
     _be_quiet()
     try:
+        check_files(args)
         CLI(_with_checkpoint(args))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other, once it has cleaned up
+        if isinstance(stop, SystemExit) and stop.code != 1:
+            raise
         print("interrupted: resume with the same command and --ckpt_path last", file=sys.stderr)
         return 1
     except Exception as error:

@@ -48,7 +48,8 @@ def diagnose(message: str, args: list[str]) -> str:
     key = ".init_args.".join(re.findall(r'Parser key "([^"]+)"', message))
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     # a value given by a nested option is wrapped: NestedArg(key='optimizer.class_path', val='Adm')
-    what = f"{_place(key, args)} = {re.sub(NESTED, r'\1', value[1].strip())}" if value else _place(key, args)
+    given = re.sub(NESTED, r"\1", value[1].strip()) if value else None
+    what = _place(key, args) + (f" = {given}" if value else "")
     complaints = [re.sub(r'^\s*(- )?(Parser key "[^"]+": ?)?', "", line) for line in message.splitlines()]
     complaints = [line for line in complaints if line and not line.startswith(NOISE)]
     expected, unknown_class = [], None

@@ -86,6 +86,10 @@ def write_results(folder: Path, epochs: int, seconds: float, metrics: dict[str, 
     os.replace(temporary, folder / RESULTS)
 
 
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
+
+
 def table(metrics: dict[str, float], folder: Path, notes: list[str]) -> str:
     """What a run came to, for the eye: terms by splits, where it lies, how to look at it."""
     splits = [split for split in ("train", "val", "test") if any(name.startswith(f"{split}/") for name in metrics)]
@@ -93,7 +97,7 @@ def table(metrics: dict[str, float], folder: Path, notes: list[str]) -> str:
     rows = [["", *splits]]
     for name in names:
         values = (metrics.get(f"{split}/{name}") for split in splits)
-        rows.append([name, *("" if value is None else f"{value:.4f}" for value in values)])
+        rows.append([name, *("" if value is None else _number(value) for value in values)])
     width = max(len(row[0]) for row in rows)
     lines = ["", *(f"{row[0]:<{width}}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows), "", *notes]
     return "\n".join([*lines, f"run          {folder}", f"look         tensorboard --logdir {folder.parent.parent}"])

@@ -126,8 +126,9 @@ class Pictures(Callback):
     @staticmethod
     def _show(trainer: Trainer, name: str, figure: Figure) -> None:
         FigureCanvasAgg(figure)  # no window, no global state of pyplot
-        if trainer.log_dir and trainer.loggers:
-            folder = Path(trainer.log_dir) / "pictures"
+        # not trainer.log_dir: that asks all ranks, and only this one is here
+        if log_dir := next((logger.log_dir for logger in trainer.loggers if logger.log_dir), None):
+            folder = Path(log_dir) / "pictures"
             folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(folder / f"{name}_epoch{trainer.current_epoch:03d}.png", dpi=110)
         for logger in trainer.loggers:

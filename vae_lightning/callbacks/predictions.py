@@ -39,7 +39,8 @@ class Predictions(Callback):
         if trainer.world_size > 1:
             shares = [None] * trainer.world_size
             torch.distributed.all_gather_object(shares, columns)
-        if not trainer.is_global_zero or trainer.log_dir is None:
+        log_dir = trainer.log_dir  # asks all ranks
+        if not trainer.is_global_zero or log_dir is None:
             return
         total = sum(len(share["label"]) for share in shares if share)
         rows: list[list[Any]] = [[] for _ in range(total)]
@@ -49,7 +50,7 @@ class Predictions(Callback):
             rows[rank :: trainer.world_size] = [
                 list(row) for row in zip(*(share[n].tolist() for n in names), strict=True)
             ]
-        path = Path(trainer.log_dir) / self.filename
+        path = Path(log_dir) / self.filename
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="") as file:
             writer = csv.writer(file)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import math
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -56,14 +58,17 @@ class MNIST(AnomalyDataModule):
 
     def _download(self, name: str, md5: str) -> None:
         for mirror in self.source.mirrors:
-            try:
-                return download_url(mirror + name, self.folder, name, md5)
-            except (URLError, RuntimeError, TimeoutError):
-                continue  # the next mirror
-            except OSError as error:
-                raise UserError(
-                    f"{self.folder}: cannot be written ({error.strerror}): set data.init_args.root"
-                ) from None
+            with tempfile.TemporaryDirectory() as folder:  # a failure leaves nothing in the folder of data sets
+                try:
+                    download_url(mirror + name, folder, name, md5)
+                except (URLError, RuntimeError, TimeoutError, ConnectionError):
+                    continue  # the next mirror
+                try:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    shutil.move(f"{folder}/{name}", self.folder / name)
+                except OSError as error:
+                    raise UserError(f"data.init_args.root = {self.root} cannot be written: {error}") from error
+                return
         names = ", ".join(name for name, _ in self.source.resources)
         raise UserError(
             f"{self.folder / name} is absent and cannot be downloaded: put {names} into {self.folder}, "

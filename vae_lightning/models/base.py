@@ -77,7 +77,7 @@ class AnomalyModel(LightningModule):
         self.detector = Detector(scores or [ReconstructionError()], threshold or Percentile())
         self.detector.check(self)
         self.beta = 1.0  # the weight of the KL term at the current step; in the checkpoint
-        self._means: dict[str, Means] = {}
+        self._means = {split: Means() for split in ("train", "val", "test")}
         self._generator: torch.Generator | None = None
         self._rng_state: Tensor | None = None
 
@@ -195,14 +195,15 @@ class AnomalyModel(LightningModule):
             self.calibrate()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "train" in self._means:
-            self._stop_if_not_finite()  # never replace a good checkpoint by a ruined one
+        self._stop_if_not_finite()  # never replace a good checkpoint by a ruined one
         checkpoint["beta"] = self.beta
+        checkpoint["train_means"] = vars(self._means["train"])  # an epoch's means count what came before a stop
         checkpoint["rng_state"] = torch.get_rng_state()  # dropout draws from it
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.beta = checkpoint["beta"]
         self._rng_state = checkpoint["rng_state"]
+        vars(self._means["train"]).update(checkpoint["train_means"])
         saved = checkpoint["hyper_parameters"]
         if any(saved.get(key) != self.hparams.get(key) for key in ("scores", "threshold")):
             # other scores than the checkpoint's: they start out unfitted

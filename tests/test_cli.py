@@ -1,0 +1,294 @@
+"""The commands as a user meets them: what they write, what they say, how they resume, and what an error looks like."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CONFIGS, SMALL
+
+FIT = "fit --config {configs}/beta_vae.yaml"
+DIGITS = "fit --config {configs}/digits_beta_vae.yaml"
+
+
+def test_fit_leaves_a_complete_run(run, fitted, capsys):
+    results = json.loads((fitted / "results.json").read_text())
+    for split in ("train", "val", "test"):
+        for term in ("loss", "mse", "kl"):
+            assert results["metrics"][f"{split}/{term}"] > 0
+    for metric in ("auroc", "average_precision", "f1", "precision", "recall", "threshold", "auroc/NegativeELBO"):
+        assert f"val/{metric}" in results["metrics"]
+        assert f"test/{metric}" in results["metrics"]
+    assert results["epochs"] == 2
+    assert {p.name for p in (fitted / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (fitted / "config.yaml").is_file()
+    assert {p.name for p in (fitted / "pictures").iterdir()} >= {"scores_epoch001.png", "latent_epoch001.png"}
+
+
+def test_tensorboard_shows_scalars_images_histograms_hparams_and_the_projector(fitted):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags: dict[str, set[str]] = {"scalars": set(), "images": set(), "histograms": set(), "tensors": set()}
+    plugins = set()
+    for file in fitted.glob("events*"):
+        events = EventAccumulator(str(file)).Reload()
+        for kind, names in tags.items():
+            names.update(events.Tags()[kind])
+        plugins.update(events.summary_metadata[tag].plugin_data.plugin_name for tag in events.summary_metadata)
+    assert {"train/loss", "train/mse", "train/kl", "train/beta", "val/auroc", "val/f1", "test/auroc"} <= tags["scalars"]
+    assert {"hp/val_auroc", "hp/val_f1"} <= tags["scalars"]
+    assert {"scores", "latent"} <= tags["images"]
+    assert {"scores/normal", "scores/anomalous"} <= tags["histograms"]
+    assert "hparams" in plugins
+    assert (fitted / "projector_config.pbtxt").is_file()
+
+
+def test_test_and_predict_use_the_very_detector_of_the_checkpoint(run, fitted, capsys):
+    results = json.loads((fitted / "results.json").read_text())["metrics"]
+    before = (fitted / "config.yaml").read_text()
+    capsys.readouterr()
+    assert run(f"test --ckpt_path {fitted}/checkpoints/best.ckpt --trainer.enable_progress_bar false") == 0
+    printed = dict(re.findall(r"^(\S+) +(-?[\d.]+)$", capsys.readouterr().out, re.M))
+    assert float(printed["auroc"]) == pytest.approx(results["test/auroc"], abs=1e-4)
+    assert float(printed["threshold"]) == pytest.approx(results["test/threshold"], abs=1e-4)
+
+    assert run("predict --ckpt_path best --trainer.enable_progress_bar false") == 0
+    with (fitted / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    alarms = [float(row["ReconstructionError"]) > results["test/threshold"] + 1e-6 for row in rows]
+    decided = [row["anomaly"] == "1" for row in rows]
+    assert alarms == decided
+    hits = sum(d and row["label"] == "1" for d, row in zip(decided, rows, strict=True))
+    assert hits / sum(row["label"] == "1" for row in rows) == pytest.approx(results["test/recall"], abs=1e-6)
+    assert (fitted / "config.yaml").read_text() == before, "looking at a run must not change it"
+
+
+def test_other_scores_can_be_had_from_one_checkpoint(run, fitted, capsys):
+    line = f"test --ckpt_path {fitted}/checkpoints/best.ckpt --trainer.enable_progress_bar false"
+    assert run(line + " --model.init_args.scores=[NegativeLogLikelihood]") == 0
+    out, err = capsys.readouterr()
+    printed = dict(re.findall(r"^(\S+) +(-?[\d.]+)$", out, re.M))
+    results = json.loads((fitted / "results.json").read_text())["metrics"]
+    # with the mean squared error as likelihood it is the reconstruction error times the number of features
+    assert float(printed["auroc"]) == pytest.approx(results["test/auroc"], abs=1e-4)
+    assert float(printed["threshold"]) == pytest.approx(10 * results["test/threshold"], abs=1e-3)
+    assert "NegativeLogLikelihood" in err
+
+
+def test_the_user_is_told_who_won(run, fitted, capsys):
+    line = "fit --ckpt_path last --trainer.max_epochs 3 --trainer.enable_progress_bar false"
+    assert run(line + " --model.init_args.beta 3 --model.init_args.optimizer.init_args.lr 0.5") == 0
+    err = capsys.readouterr().err
+    assert re.search(r"model.init_args.beta is 3.0 .* and Linear in the checkpoint: the former wins", err)
+    assert re.search(r"optimizer.lr is 0.5 .* and 0.001 in the checkpoint: the checkpoint wins", err)
+    content = torch.load(fitted / "checkpoints/last.ckpt", weights_only=True)
+    assert content["epoch"] == 2
+    assert content["beta"] == 3.0
+    assert content["optimizer_states"][0]["param_groups"][0]["lr"] == 0.001
+
+
+def test_runs_have_versions_and_an_experiment_folder(run, tmp_path):
+    for _ in range(2):
+        assert run(FIT + SMALL + " --test_after_fit false --experiment mine --runs elsewhere") == 0
+    assert {p.name for p in (tmp_path / "elsewhere/mine").iterdir()} == {"version_0", "version_1"}
+    assert "test/auroc" not in json.loads((tmp_path / "elsewhere/mine/version_1/results.json").read_text())["metrics"]
+
+
+def test_a_clean_run_prints_no_warning(tmp_path):
+    done = _python(tmp_path, (FIT + SMALL).format(configs=CONFIGS).split())
+    assert done.returncode == 0, done.stderr
+    lines = (done.stdout + done.stderr).splitlines()
+    assert [line for line in lines if re.search("warn|deprecat|💡|Tip:", line, re.IGNORECASE)] == []
+
+
+def test_killed_inside_an_epoch_and_resumed_it_ends_with_the_same_bits(tmp_path):
+    """A run stopped by SIGKILL and resumed, against one never stopped."""
+    line = (FIT + SMALL).format(
+        configs=CONFIGS
+    ) + " --data.init_args.batch_size 4 --model.init_args.network.dropout 0.1"
+    line += " --checkpoint_every_n_steps 7 --trainer.max_epochs 3 --test_after_fit false"
+    assert _python(tmp_path, [*line.split(), "--experiment", "undisturbed"]).returncode == 0
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vae_lightning", *line.split(), "--experiment", "killed"],
+        cwd=tmp_path,
+        env=_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    last = tmp_path / "lightning_logs/killed/version_0/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 120
+    step, per_epoch = 0, len(range(0, 423, 4))
+    while step <= per_epoch and time.monotonic() < deadline:  # well into the second epoch
+        assert process.poll() is None, "the run ended before it could be killed"
+        step = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped_at = torch.load(last, weights_only=True)["global_step"]
+    assert stopped_at % per_epoch != 0, "killed inside an epoch"
+    assert not (last.parent.parent / "results.json").exists(), "an unfinished run does not call itself finished"
+
+    resumed = _python(tmp_path, [*line.split(), "--experiment", "killed", "--ckpt_path", "last"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert [p.name for p in (tmp_path / "lightning_logs/killed").iterdir()] == ["version_0"]
+    undisturbed = torch.load(tmp_path / "lightning_logs/undisturbed/version_0/checkpoints/last.ckpt", weights_only=True)
+    continued = torch.load(last, weights_only=True)
+    assert continued["global_step"] == undisturbed["global_step"] == 3 * per_epoch
+    for key, value in undisturbed["state_dict"].items():
+        assert torch.equal(value, continued["state_dict"][key]), key
+    results = [
+        json.loads((tmp_path / f"lightning_logs/{name}/version_0/results.json").read_text())
+        for name in ("undisturbed", "killed")
+    ]
+    assert results[0]["metrics"] == results[1]["metrics"], "means over the epoch count what came before the kill"
+    for index, state in undisturbed["optimizer_states"][0]["state"].items():
+        assert torch.equal(state["exp_avg_sq"], continued["optimizer_states"][0]["state"][index]["exp_avg_sq"])
+
+
+def test_two_processes_validate_as_one(run, fitted, tmp_path):
+    """On the same weights; 56 normal and 12 anomalous samples do not divide evenly by batches of 5 and two ranks."""
+    line = f"validate --ckpt_path {fitted}/checkpoints/best.ckpt --data.init_args.eval_batch_size 5"
+    line += " --trainer.accelerator cpu --trainer.enable_progress_bar false"
+    single = _python(tmp_path, line.split())
+    double = _python(tmp_path, [*line.split(), "--trainer.devices", "2", "--trainer.strategy", "ddp_fork"])
+    assert double.returncode == 0, double.stderr
+    values = [dict(re.findall(r"^(\S+) +(-?[\d.]+)$", done.stdout, re.M)) for done in (single, double)]
+    assert float(values[0]["auroc"]) == pytest.approx(float(values[1]["auroc"]), abs=1e-6)
+    for name in ("average_precision", "f1", "precision", "recall", "threshold"):
+        assert values[0][name] == values[1][name], name
+
+
+def test_two_processes_train(tmp_path):
+    line = (FIT + SMALL).format(configs=CONFIGS) + " --trainer.devices 2 --trainer.strategy ddp_fork"
+    done = _python(tmp_path, line.split())
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "lightning_logs/beta_vae"
+    assert [p.name for p in folder.iterdir()] == ["version_0"]
+    assert json.loads((folder / "version_0/results.json").read_text())["metrics"]["test/auroc"] > 0.5
+
+
+WRONG = {
+    "misspelt option": (FIT + " --trainer.max_epoch 3", ["--trainer.max_epoch", "max_epochs"]),
+    "misspelt key": (FIT + " --model.init_args.latnt_dim 3", ["model.init_args.latnt_dim", "latent_dim"]),
+    "misspelt key in a file": (FIT + " --config bad.yaml", ["bad.yaml", "latnt_dim", "latent_dim"]),
+    "misspelt model": (FIT + " --model VEA", ["--model", "VEA", "VAE"]),
+    "misspelt data set": (FIT + " --data MNISTT", ["--data", "MNISTT", "MNIST"]),
+    "misspelt score": (FIT + " --model.init_args.scores=[Reconstruction]", ["scores", "ReconstructionError"]),
+    "misspelt optimiser": (FIT + " --model.init_args.optimizer.class_path=Adm", ["optimizer", "Adm"]),
+    "misspelt command": ("fitt", ["fitt", "predict"]),
+    "no command": ("", ["fit", "predict"]),
+    "no config": ("fit", ["model", "--config"]),
+    "wrong type": (FIT + " --model.init_args.latent_dim x", ["model.init_args.latent_dim", "x", "int"]),
+    "wrong type, nested": (FIT + " --model.init_args.beta.init_args.epochs=x", ["beta.init_args.epochs", "x", "float"]),
+    "wrong choice": (FIT + " --model.init_args.network.init_args.activation=Relu", ["activation", "Relu", "ReLU"]),
+    "negative beta": (FIT + " --model.init_args.beta=-1", ["beta", "-1"]),
+    "no such config": ("fit --config none.yaml", ["none.yaml"]),
+    "config that is no YAML": ("fit --config broken.yaml", ["broken.yaml", "line 2"]),
+    "score that the model cannot have": (
+        "fit --config {configs}/autoencoder.yaml --model.init_args.scores=[NegativeELBO]",
+        ["NegativeELBO", "Autoencoder", "posterior"],
+    ),
+    "no normal class": (DIGITS + " --data.init_args.normal_classes=[]", ["normal_classes", "[]", "0 to 9"]),
+    "class out of range": (DIGITS + " --data.init_args.normal_classes=[11]", ["normal_classes", "[11]", "0 to 9"]),
+    "no anomalies": (
+        DIGITS + " --data.init_args.normal_classes=[0,1,2,3,4,5,6,7,8,9]",
+        ["normal_classes", "anomalies_from"],
+    ),
+    "no files and no network": (
+        "fit --config {configs}/mnist_beta_vae.yaml --data.init_args.root=nothing",
+        [
+            "nothing/MNIST/raw",
+            *("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+            *("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+            *("configs/beta_vae.yaml", "configs/digits_beta_vae.yaml"),
+        ],
+    ),
+    "no such checkpoint": (FIT + " --ckpt_path none.ckpt", ["none.ckpt", "last"]),
+    "nothing to resume": (FIT + " --ckpt_path last", ["last", "lightning_logs/beta_vae"]),
+    "nothing to test": ("test --config {configs}/beta_vae.yaml", ["--ckpt_path", "test"]),
+    "checkpoint that is none": (FIT + " --ckpt_path broken.yaml", ["broken.yaml", "checkpoint"]),
+    "no such device": (FIT + " --trainer.accelerator tpu", ["trainer", "tpu"]),
+    "no such accelerator": (FIT + " --trainer.accelerator gppu", ["gppu", "cpu"]),
+    "no such number of devices": (FIT + " --trainer.accelerator cpu --trainer.devices 0", ["trainer", "devices"]),
+    "unwritable folder": (FIT + " --runs broken.yaml", ["broken.yaml", "--runs"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(run, tmp_path, capsys, monkeypatch, name):
+    line, mentions = WRONG[name]
+    (tmp_path / "bad.yaml").write_text("model: {class_path: VAE, init_args: {latnt_dim: 3}}\n")
+    (tmp_path / "broken.yaml").write_text("model: [\n")
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["http://127.0.0.1:9/"])  # where nobody listens
+    before = set(tmp_path.rglob("*"))
+    assert run(line) == 2
+    (message,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error")]
+    for mention in mentions:
+        assert mention in message
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_bad_checkpoints(run, fitted, tmp_path, capsys):
+    good = fitted / "checkpoints/best.ckpt"
+    (tmp_path / "truncated.ckpt").write_bytes(good.read_bytes()[:-2000])
+    before = set(tmp_path.rglob("*"))
+    for line, mentions in {
+        FIT + " --ckpt_path truncated.ckpt": ["truncated.ckpt"],
+        f"fit --config {{configs}}/autoencoder.yaml --ckpt_path {good}": ["best.ckpt", "VAE", "Autoencoder"],
+        f"{FIT} --ckpt_path {good} --model.init_args.latent_dim=4": ["best.ckpt", "encoder", "[16, 32]", "[8, 32]"],
+        "test --ckpt_path truncated.ckpt": ["truncated.ckpt", "--config"],
+    }.items():
+        capsys.readouterr()
+        assert run(line) == 2
+        (message,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error")]
+        for mention in mentions:
+            assert mention in message
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_checkpoint(run, tmp_path, capsys):
+    line = FIT + SMALL + " --checkpoint_every_n_steps 1 --model.init_args.optimizer.init_args.lr 1e30"
+    assert run(line) == 2
+    assert re.search(r"error: the training loss became (NaN|infinite) at step 1:", capsys.readouterr().err)
+    folder = tmp_path / "lightning_logs/beta_vae/version_0"
+    content = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    assert content["global_step"] == 1
+    assert all(value.isfinite().all() for key, value in content["state_dict"].items() if "detector" not in key)
+    assert not (folder / "results.json").exists()
+
+
+@pytest.mark.parametrize("how", ["--verbose", "JSONARGPARSE_DEBUG"])
+def test_verbose_shows_the_traceback(run, capsys, monkeypatch, how):
+    line = DIGITS + " --data.init_args.normal_classes=[11]"
+    if how == "--verbose":
+        line += " --verbose"
+    else:
+        monkeypatch.setenv(how, "true")
+    assert run(line) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["", "fit ", "validate ", "test ", "predict "])
+def test_help(run, capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        run(command + "--help")
+    assert stop.value.code == 0
+    assert "usage: python -m vae_lightning" in capsys.readouterr().out
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parent)}
+
+
+def _python(folder: Path, args: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vae_lightning", *args]
+    return subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=300)
