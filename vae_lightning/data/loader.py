@@ -111,7 +111,7 @@ class Loader:
         self.seed, self.num_workers = seed, num_workers
         self.device = device or torch.device("cpu")
         self.mean, self.std = (t if t is None else t.to(self.device) for t in (mean, std))
-        self.epoch = self.position = 0
+        self.epoch = self.position = self._start = 0
         self.sampler, self.batch_sampler = self, None  # Lightning calls set_epoch on a loader's `sampler`
         ranked = dist.is_available() and dist.is_initialized()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if ranked else (0, 1)
@@ -127,16 +127,21 @@ class Loader:
         return share // self.batch_size if self.drop_last else -(-share // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self._start = 0  # a position means something in its own epoch only
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        return {"position": self.position % len(self)}
+        return {"epoch": self.epoch, "position": self.position % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.position = state["position"]
+        self.epoch, self.position = state["epoch"], state["position"]
+        self._start = self.position
 
     def __iter__(self) -> Iterator[Batch]:
-        start, self.position = self.position % len(self), 0
+        # only a loaded position is taken up: an epoch left early, as the sanity check leaves it, starts anew
+        start, self._start = self._start, 0
+        self.position = start
         plan = self._plan()[start:]
         batches: Any = map(self.split.__getitem__, plan)
         if self.num_workers:
