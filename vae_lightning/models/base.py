@@ -211,9 +211,9 @@ class AnomalyModel(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
-        if "fused" in optimizer.defaults and not any(optimizer.defaults.get(k) for k in ("foreach", "differentiable")):
-            # one kernel for the step: 1.25 times faster on a CPU than the default
-            optimizer = type(optimizer)(self.parameters(), **{**optimizer.defaults, "fused": True})
+        for group in optimizer.param_groups:
+            if group.get("fused", False) is None and not (group["foreach"] or group["differentiable"]):
+                group["fused"] = True  # one kernel for the step: 1.25 times faster on a CPU than the default
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
