@@ -198,16 +198,21 @@ class AnomalyModel(LightningModule):
         if "train" in self._means:
             self._stop_if_not_finite()  # never replace a good checkpoint by a ruined one
         checkpoint["beta"] = self.beta
+        checkpoint["detector"] = self._detection()
         checkpoint["rng_state"] = torch.get_rng_state()  # dropout draws from it
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.beta = checkpoint["beta"]
         self._rng_state = checkpoint["rng_state"]
-        saved = checkpoint["hyper_parameters"]
-        if any(saved.get(key) != self.hparams.get(key) for key in ("scores", "threshold")):
+        # not by the hyperparameters: jsonargparse changes lists among them in place while it builds the model
+        if checkpoint["detector"] != self._detection():
             # other scores than the checkpoint's: they start out unfitted
             state = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("detector.")}
             checkpoint["state_dict"] = state | {f"detector.{k}": v for k, v in self.detector.state_dict().items()}
+
+    def _detection(self) -> list[Any]:
+        """What the detector is made of, as primitives."""
+        return _describe([*self.detector.scores.values(), *self.detector.thresholds.values()])
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
@@ -272,7 +277,7 @@ def _describe(value: Any) -> Any:
     """An object as class_path and init_args, if it keeps its arguments under their own names."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, (list, tuple, torch.Size)):
+    if isinstance(value, (list, tuple, torch.nn.ModuleList)):
         return [_describe(item) for item in value]
     parameters = inspect.signature(type(value)).parameters.values()
     names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
