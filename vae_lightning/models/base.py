@@ -26,16 +26,15 @@ from ..thresholds import Percentile, Threshold
 class Means:
     """Means over all samples of a split, whatever the sizes of batches and shares of ranks."""
 
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.total: Tensor | None = None
+    def __init__(self, names: list[str] | None = None, total: Tensor | None = None) -> None:
+        self.names, self.total = names or [], total
 
     def update(self, terms: dict[str, Tensor]) -> None:
         """Add the terms of a batch, each (B,)."""
         self.names = list(terms)
         stacked = torch.stack([*terms.values(), torch.ones_like(terms["loss"])]).detach()
         total = stacked.sum(1, dtype=torch.float32 if stacked.device.type == "mps" else torch.float64)
-        self.total = total if self.total is None else self.total + total
+        self.total = total if self.total is None else self.total.to(total.device) + total
 
     def compute(self, reduce: Callable[..., Any]) -> dict[str, Tensor]:
         """The means, over the ranks that ``reduce`` sums over."""
@@ -77,7 +76,7 @@ class AnomalyModel(LightningModule):
         self.detector = Detector(scores or [ReconstructionError()], threshold or Percentile())
         self.detector.check(self)
         self.beta = 1.0  # the weight of the KL term at the current step; in the checkpoint
-        self._means: dict[str, Means] = {}
+        self._means = {"train": Means()}
         self._generator: torch.Generator | None = None
         self._rng_state: Tensor | None = None
 
@@ -195,8 +194,8 @@ class AnomalyModel(LightningModule):
             self.calibrate()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "train" in self._means:
-            self._stop_if_not_finite()  # never replace a good checkpoint by a ruined one
+        self._stop_if_not_finite()  # never replace a good checkpoint by a ruined one
+        checkpoint["train_means"] = vars(self._means["train"])
         checkpoint["beta"] = self.beta
         checkpoint["detector"] = self._detection()
         checkpoint["rng_state"] = torch.get_rng_state()  # dropout draws from it
@@ -204,6 +203,8 @@ class AnomalyModel(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.beta = checkpoint["beta"]
         self._rng_state = checkpoint["rng_state"]
+        if self.global_rank == 0:  # whose share it is
+            self._means["train"] = Means(**checkpoint["train_means"])  # a run resumed within an epoch goes on with it
         # not by the hyperparameters: jsonargparse changes lists among them in place while it builds the model
         if checkpoint["detector"] != self._detection():
             # other scores than the checkpoint's: they start out unfitted
