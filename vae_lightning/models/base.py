@@ -73,7 +73,7 @@ class AnomalyModel(LightningModule):
             self.save_hyperparameters(recipe, logger=False)
         self.input_shape = list(input_shape)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.detector = Detector(scores or [ReconstructionError()], threshold or Percentile())
+        self.detector = Detector([ReconstructionError()] if scores is None else scores, threshold or Percentile())
         self.detector.check(self)
         self.beta = 1.0  # the weight of the KL term at the current step; in the checkpoint
         self._means = {"train": Means()}
@@ -164,7 +164,8 @@ class AnomalyModel(LightningModule):
         self._calibrate_if_unfitted()  # a checkpoint that is validated keeps what it came with
 
     def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._seed_noise(-1 - batch_idx)  # the same noise in each epoch: differences are the model's
+        # the same noise in each epoch: differences are the model's; from −2 on, for hash(-1) == hash(-2)
+        self._seed_noise(-2 - batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         self._log_means("val")
@@ -180,7 +181,7 @@ class AnomalyModel(LightningModule):
         self._means["test"] = Means()
 
     def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._seed_noise(-1 - batch_idx)
+        self._seed_noise(-2 - batch_idx)
 
     def on_test_epoch_end(self) -> None:
         self._log_means("test")
@@ -291,4 +292,4 @@ def _class_path(cls: type) -> str:
 
 def _is_function(value: Any) -> bool:
     """Optimisers and schedulers given in Python: a checkpoint holds their state, and fit is given them anew."""
-    return inspect.isroutine(value) or isinstance(value, partial)
+    return inspect.isroutine(value) or inspect.isclass(value) or isinstance(value, partial)
