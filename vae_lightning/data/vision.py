@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -58,7 +59,7 @@ class MNIST(AnomalyDataModule):
         for mirror in self.source.mirrors:
             try:
                 return download_url(mirror + name, self.folder, name, md5)
-            except (URLError, RuntimeError, TimeoutError):
+            except (URLError, HTTPException, ConnectionError, TimeoutError, RuntimeError):
                 continue  # the next mirror
             except OSError as error:
                 raise UserError(
