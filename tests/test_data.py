@@ -256,7 +256,7 @@ def test_the_mixture_is_as_described() -> None:
     train, test = GaussianMixture().load()
     assert train.x.shape == (8000, 10)
     assert test.x.shape == (2000, 10)
-    assert int((train.target == 3).sum()), int((test.target == 3).sum()) == (160, 40)
+    assert (int((train.target == 3).sum()), int((test.target == 3).sum())) == (160, 40)
     assert GaussianMixture().variance == 0.5
 
 
