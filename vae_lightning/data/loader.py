@@ -146,6 +146,7 @@ class Loader:
                 sampler=plan,
                 batch_size=None,
                 num_workers=self.num_workers,
+                generator=torch.Generator().manual_seed(self._key),  # or it would draw from the one that dropout uses
                 pin_memory=self.device.type == "cuda",
             )
         for self.position, batch in enumerate(batches, start + 1):
@@ -156,10 +157,14 @@ class Loader:
         n = len(self.split)
         order = torch.arange(n)
         if self.shuffle:
-            generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)))
+            generator = torch.Generator().manual_seed(self._key)
             order = torch.randperm(n, generator=generator)[: n - n % self.world]
         # as even as can be: a last batch of one sample would stop batch norm, and weigh as much as the others
         return list(order[self.rank :: self.world].to(self._index_device).tensor_split(len(self)))
+
+    @property
+    def _key(self) -> int:
+        return hash((self.seed, self.epoch))
 
     @property
     def _index_device(self) -> torch.device:
