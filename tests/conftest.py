@@ -1,15 +1,63 @@
-"""What several test modules share."""
+"""What several test modules share: one thread, a quiet trainer, small files in MNIST's format."""
 
-from __future__ import annotations
-
+import gzip
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+import torchvision.datasets
+from lightning.pytorch import Trainer
 
 from vae_lightning.cli import main
+from vae_lightning.data import MNIST, FashionMNIST
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Sums in one order: results are then equal to the bit, on any machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Callable[..., Trainer]:
+    """A trainer on the CPU that says and writes nothing; keyword arguments are Trainer's."""
+
+    def build(**kwargs: Any) -> Trainer:
+        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+        return Trainer(**{"accelerator": "cpu", "devices": 1, "default_root_dir": tmp_path, **quiet, **kwargs})
+
+    return build
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An IDX file of bytes."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return b"\0\0\x08" + bytes([array.ndim]) + sizes + array.tobytes()
+
+
+@pytest.fixture
+def mnist_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root with small random images as MNIST and FashionMNIST, out of reach of any mirror: 300 and 100 of each."""
+    for offset, module in enumerate((MNIST, FashionMNIST)):
+        rng, resources = np.random.default_rng(offset), []
+        folder = tmp_path / module.__name__ / "raw"
+        folder.mkdir(parents=True)
+        for name, _ in module.source.resources:
+            n = 300 if name.startswith("train") else 100
+            array = rng.integers(0, 256, (n, 28, 28)) if "images" in name else rng.permutation(n) % 10
+            packed = gzip.compress(idx(array.astype(np.uint8)), mtime=0)
+            (folder / name).write_bytes(packed)
+            resources.append((name, hashlib.md5(packed).hexdigest()))
+        members = {"resources": resources, "mirrors": ["file:///nowhere/", "http://127.0.0.1:9/"]}
+        source = type(module.__name__, (getattr(torchvision.datasets, module.__name__),), members)
+        monkeypatch.setattr(module, "source", source)
+    return tmp_path
 
 
 @pytest.fixture

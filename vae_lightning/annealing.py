@@ -36,7 +36,7 @@ class _Timed(Annealing):
         name = type(self).__name__
         if (epochs is None) == (steps is None):
             raise UserError(f"{name}: give either epochs or steps, not epochs = {epochs} and steps = {steps}")
-        if (steps if epochs is None else epochs) <= 0:  # type: ignore[operator]
+        if not 0 < (steps if epochs is None else epochs) < float("inf"):  # type: ignore[operator]
             raise UserError(f"{name}: epochs = {epochs}, steps = {steps} must be positive")
         self.start, self.stop = _nonnegative(name, "start", start), _nonnegative(name, "stop", stop)
         self.epochs, self.steps = epochs, steps

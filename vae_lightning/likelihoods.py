@@ -71,14 +71,26 @@ class ContinuousBernoulli(Likelihood):
 
     name = "nll"
 
-    def _density(self, params: Tensor) -> torch.distributions.ContinuousBernoulli:
-        return torch.distributions.ContinuousBernoulli(logits=self._head(params), validate_args=False)
-
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        return self._sum(self._density(params).log_prob(x))
+        logits = self._head(params)  # η: x log p + (1 − x) log(1 − p) + log C(p) = (x − ½) η − log(sinh(η/2) / (η/2))
+        return self._sum((x - 0.5) * logits - _log_sinhc(logits / 2))
 
     def mean(self, params: Tensor) -> Tensor:
-        return self._density(params).mean
+        half = self._head(params) / 2
+        small = half.abs() < 0.1
+        safe = half.masked_fill(small, 1.0)
+        return 0.5 + 0.5 * torch.where(small, half / 3 - half**3 / 45, 1 / safe.tanh() - 1 / safe)
+
+
+def _log_sinhc(h: Tensor) -> Tensor:
+    """log(sinh(h) / h) without overflow; its series where the difference would cancel.
+
+    torch.distributions.ContinuousBernoulli clamps p instead: its mean stays above 0.06, and black is never black.
+    """
+    small = h.abs() < 0.1
+    safe = h.abs().masked_fill(small, 1.0)
+    series = h.square() / 6 - h**4 / 180
+    return torch.where(small, series, safe + torch.log1p(-torch.exp(-2 * safe)) - torch.log(2 * safe))
 
 
 class MeanSquaredError(Likelihood):
@@ -108,8 +120,9 @@ class Gaussian(Likelihood):
         self, variance: float | Literal["shared", "per_feature", "predicted"] = "shared", min_logvar: float = -10.0
     ) -> None:
         super().__init__()
-        if isinstance(variance, (int, float)) and not 0 < variance < math.inf:
-            raise UserError(f"Gaussian: variance = {variance} must be positive")
+        named = variance in ("shared", "per_feature", "predicted")
+        if not named and not (isinstance(variance, (int, float)) and 0 < variance < math.inf):
+            raise UserError(f"Gaussian: variance = {variance} must be positive, or shared, per_feature or predicted")
         self.variance, self.min_logvar = variance, min_logvar
         self.heads = 2 if variance == "predicted" else 1
 

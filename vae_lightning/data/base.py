@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import NamedTuple
 
@@ -111,7 +112,7 @@ class AnomalyDataModule(LightningDataModule):
         for key in ("batch_size", "eval_batch_size"):
             if (value := getattr(self, key)) < 1:
                 raise UserError(f"{name}: {key} = {value} must be at least 1")
-        if self.val_anomalies <= 0:
+        if not 0 < self.val_anomalies < math.inf:
             raise UserError(f"{name}: val_anomalies = {self.val_anomalies} must be positive: metrics need anomalies")
         everything = range(len(self.classes))
         for key in ("normal_classes", "anomaly_classes"):
@@ -159,11 +160,16 @@ class AnomalyDataModule(LightningDataModule):
                 "another data set in anomalies_from"
             )
         train, test = self.load()
-        for part in (train, test):
+        other_train, other_test = self.anomalies_from.load() if self.anomalies_from else (train, test)
+        if other_train.x.dtype != train.x.dtype:
+            raise UserError(
+                f"{type(self).__name__}: anomalies_from {type(self.anomalies_from).__name__} holds "
+                f"{other_train.x.dtype}, not {train.x.dtype}: images go with images, features with features"
+            )
+        for part in (train, test, other_train, other_test):
             if part.x.is_floating_point() and not part.x.isfinite().all():
                 row = int((~part.x.isfinite()).flatten(1).any(1).nonzero()[0])
                 raise UserError(f"{type(self).__name__}: sample {row} holds NaN or infinity: mend it or leave it out")
-        other_train, other_test = self.anomalies_from.load() if self.anomalies_from else (train, test)
         generator = torch.Generator().manual_seed(self.seed)
 
         def pick(part: Part, classes: list[int]) -> Tensor:
@@ -190,6 +196,9 @@ class AnomalyDataModule(LightningDataModule):
             )
         normals = split(train, rows[n_val:], NORMAL)
         injected = pick(other_test, anomalous)
+        if not len(strange) or not len(injected):
+            where = "test" if len(strange) else "training"
+            raise UserError(f"{type(self).__name__}: the {where} part has no anomalies (no sample of {anomalous})")
         injected = injected[: max(1, round(self.test_anomalies * len(injected)))]
         calibration = split(train, rows[:n_val], NORMAL)
         self._splits = {
@@ -201,7 +210,8 @@ class AnomalyDataModule(LightningDataModule):
         }
         if self.standardize and self.mean is None:  # a checkpoint brings its own
             x = normals.x[normals.rows]
-            self.mean, self.std = x.mean(0), x.std(0).clamp_min(1e-8)
+            # a feature that is constant in training is only centred: its standard deviation would be rounding error
+            self.mean, self.std = x.mean(0), torch.where(x.amax(0) > x.amin(0), x.std(0), 1.0)
 
     def state_dict(self) -> dict[str, Tensor | None]:
         """The standardisation travels in the checkpoint: new data is seen as the training data was."""

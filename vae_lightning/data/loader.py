@@ -77,7 +77,8 @@ class Loader:
 
     A training epoch is a permutation drawn from (seed, epoch), of which rank r of R takes every R-th sample; the at
     most R − 1 samples left over sit that epoch out, so that all ranks take equally many steps. Without ``shuffle``
-    nothing is left out and nothing doubled, and every rank takes equally many batches, of sizes that differ by one.
+    nothing is left out and nothing doubled, and every rank takes equally many batches. The sizes of a rank's batches
+    differ by one at most.
 
     The position within the epoch is in ``state_dict()``, so a run resumed inside an epoch takes up at the very sample
     where it stopped.
@@ -86,7 +87,6 @@ class Loader:
         split: What to hand out: anything with a length that takes a tensor of positions.
         batch_size: Samples a batch at most, on each process.
         shuffle: A new order each epoch.
-        drop_last: Leave the last, smaller batch of a shuffled epoch out.
         seed: Of the order.
         device: Where batches go; samples stay uint8 until they are there.
         num_workers: 0 indexes tensors in this process, the fastest way for data in memory. More read ahead with a
@@ -100,18 +100,17 @@ class Loader:
         batch_size: int,
         *,
         shuffle: bool = False,
-        drop_last: bool = False,
         seed: int = 0,
         device: torch.device | None = None,
         num_workers: int = 0,
         mean: Tensor | None = None,
         std: Tensor | None = None,
     ) -> None:
-        self.split, self.batch_size, self.shuffle, self.drop_last = split, batch_size, shuffle, drop_last
+        self.split, self.batch_size, self.shuffle = split, batch_size, shuffle
         self.seed, self.num_workers = seed, num_workers
         self.device = device or torch.device("cpu")
         self.mean, self.std = (t if t is None else t.to(self.device) for t in (mean, std))
-        self.epoch = self.position = 0
+        self.epoch = self.position = self._start = 0
         self.sampler, self.batch_sampler = self, None  # Lightning calls set_epoch on a loader's `sampler`
         ranked = dist.is_available() and dist.is_initialized()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if ranked else (0, 1)
@@ -120,23 +119,25 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches an epoch, the same on every rank."""
-        most = -(-len(self.split) // self.world)
-        if not self.shuffle:
-            return -(-most // self.batch_size)
-        share = len(self.split) // self.world
-        return share // self.batch_size if self.drop_last else -(-share // self.batch_size)
+        share, rest = divmod(len(self.split), self.world)
+        return -(-(share + (rest > 0 and not self.shuffle)) // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self._start = 0  # a position means something in its own epoch only
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        return {"position": self.position % len(self)}
+        return {"epoch": self.epoch, "position": self.position % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.position = state["position"]
+        self.epoch, self.position = state["epoch"], state["position"]
+        self._start = self.position
 
     def __iter__(self) -> Iterator[Batch]:
-        start, self.position = self.position % len(self), 0
+        # only a loaded position is taken up: an epoch left early, as the sanity check leaves it, starts anew
+        start, self._start = self._start, 0
+        self.position = start
         plan = self._plan()[start:]
         batches: Any = map(self.split.__getitem__, plan)
         if self.num_workers:
@@ -145,6 +146,7 @@ class Loader:
                 sampler=plan,
                 batch_size=None,
                 num_workers=self.num_workers,
+                generator=torch.Generator().manual_seed(self._key),  # or it would draw from the one that dropout uses
                 pin_memory=self.device.type == "cuda",
             )
         for self.position, batch in enumerate(batches, start + 1):
@@ -152,12 +154,17 @@ class Loader:
 
     def _plan(self) -> list[Tensor]:
         """The positions of each batch of this rank's epoch."""
-        n, device = len(self.split), self._index_device
-        if not self.shuffle:
-            return list(torch.arange(self.rank, n, self.world, device=device).tensor_split(len(self)))
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)))
-        order = torch.randperm(n, generator=generator)[: n - n % self.world][self.rank :: self.world]
-        return list(order.to(device).split(self.batch_size))[: len(self)]
+        n = len(self.split)
+        order = torch.arange(n)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self._key)
+            order = torch.randperm(n, generator=generator)[: n - n % self.world]
+        # as even as can be: a last batch of one sample would stop batch norm, and weigh as much as the others
+        return list(order[self.rank :: self.world].to(self._index_device).tensor_split(len(self)))
+
+    @property
+    def _key(self) -> int:
+        return hash((self.seed, self.epoch))
 
     @property
     def _index_device(self) -> torch.device:

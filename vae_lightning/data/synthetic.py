@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -50,11 +51,15 @@ class GaussianMixture(AnomalyDataModule):
         for key, value in (("samples", samples), ("features", features), ("components", components)):
             if value < 1:
                 raise UserError(f"GaussianMixture: {key} = {value} must be at least 1")
+        if samples < 2 * (components + 1):
+            raise UserError(
+                f"GaussianMixture: samples = {samples} must be at least {2 * (components + 1)}, two of each class"
+            )
         for key, share in (("anomaly_fraction", anomaly_fraction), ("test_fraction", test_fraction)):
             if not 0 < share < 1:
                 raise UserError(f"GaussianMixture: {key} = {share} is not a share: give a number between 0 and 1")
         for key, scale in (("variance", variance), ("spread", spread), ("anomaly_variance", anomaly_variance)):
-            if scale <= 0:
+            if not 0 < scale < math.inf:
                 raise UserError(f"GaussianMixture: {key} = {scale} must be positive")
         self.samples, self.features, self.components = samples, features, components
         self.variance, self.spread = variance, spread
@@ -97,7 +102,13 @@ class GaussianMixture(AnomalyDataModule):
             torch.cat([normal, strange]),
             torch.cat([component, component.new_full((n_anomalies,), self.components)]),
         )
-        train, test = train_test_split(
-            torch.arange(self.samples), test_size=self.test_fraction, stratify=target, random_state=self.data_seed
-        )
+        try:
+            train, test = train_test_split(
+                torch.arange(self.samples), test_size=self.test_fraction, stratify=target, random_state=self.data_seed
+            )
+        except ValueError:
+            raise UserError(
+                f"GaussianMixture: samples = {self.samples} are too few for each of {len(self.classes)} classes to be "
+                f"in both parts with test_fraction = {self.test_fraction}: raise either"
+            ) from None
         return Part(x[train], target[train]), Part(x[test], target[test])

@@ -6,6 +6,7 @@ import gzip
 import math
 import shutil
 import tempfile
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -61,7 +62,7 @@ class MNIST(AnomalyDataModule):
             with tempfile.TemporaryDirectory() as folder:  # a failure leaves nothing in the folder of data sets
                 try:
                     download_url(mirror + name, folder, name, md5)
-                except (URLError, RuntimeError, TimeoutError, ConnectionError):
+                except (URLError, HTTPException, ConnectionError, TimeoutError, RuntimeError):
                     continue  # the next mirror
                 try:
                     self.folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,15 @@ class MNIST(AnomalyDataModule):
         images_train, labels_train, images_test, labels_test = (
             _read_idx(self.folder / name, md5) for name, md5 in self.source.resources
         )
-        return _part(images_train, labels_train), _part(images_test, labels_test)
+        return self._part(images_train, labels_train), self._part(images_test, labels_test)
+
+    def _part(self, images: Tensor, labels: Tensor) -> Part:
+        if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+            raise UserError(
+                f"{self.folder}: images of shape {list(images.shape)} do not go with labels of shape "
+                f"{list(labels.shape)}: delete the files to have them downloaded anew"
+            )
+        return Part(images[:, None], labels.long())
 
 
 class FashionMNIST(MNIST):
@@ -116,10 +125,6 @@ class Digits(AnomalyDataModule):
         return Part(x[train], target[train]), Part(x[test], target[test])
 
 
-def _part(images: Tensor, labels: Tensor) -> Part:
-    return Part(images[:, None], labels.long())
-
-
 def _read_idx(path: Path, md5: str) -> Tensor:
     """The uint8 tensor in an IDX file, packed or not: 0, 0, 8, the number of dimensions, big-endian sizes, bytes."""
     unpacked = path.with_suffix("")
@@ -134,8 +139,7 @@ def _read_idx(path: Path, md5: str) -> Tensor:
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
     if not dimensions:
         raise UserError(f"{path} is no IDX file of bytes (it starts with {content[:4].hex(' ')}): delete it")
-    if len(content) != start + math.prod(shape):
-        raise UserError(
-            f"{path} is truncated ({len(content)} bytes of {start + math.prod(shape)}): delete it to have it downloaded"
-        )
+    if len(content) != (size := start + math.prod(shape)):
+        what = "truncated" if len(content) < size else "too long"
+        raise UserError(f"{path} is {what} ({len(content)} bytes of {size}): delete it to have it downloaded")
     return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(shape)

@@ -1,0 +1,497 @@
+"""The splits, as the table in AnomalyDataModule has them: one contract for every data module, and each one's own."""
+
+import gzip
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import idx
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from vae_lightning.data import ANOMALY, MNIST, NORMAL, AnomalyDataModule, Digits, FashionMNIST, GaussianMixture, Part
+from vae_lightning.errors import UserError
+
+
+class Numbers(AnomalyDataModule):
+    """A data set of one's own: 300 + 100 samples in three classes, x their number; ``damage`` spoils it."""
+
+    def __init__(self, damage: Callable[[Part, Part], Any] = lambda train, test: None, **kwargs: Any) -> None:
+        self.input_shape, self.classes, self.damage = [2], ["a", "b", "c"], damage
+        super().__init__(**kwargs)
+
+    def load(self) -> tuple[Part, Part]:
+        x = torch.stack([torch.arange(400.0), torch.full((400,), 1000.1)], 1)
+        parts = Part(x[:300], torch.arange(300) % 3), Part(x[300:], torch.arange(100) % 3)
+        self.damage(*parts)
+        return parts
+
+
+class StandardizedNumbers(Numbers):
+    @property
+    def standardize(self) -> bool:
+        return True
+
+
+# A new data module, or another way to divide one, costs one line here: root → data module.
+DATA: dict[str, Callable[..., AnomalyDataModule]] = {
+    "mixture": lambda root, **kwargs: GaussianMixture(samples=500, anomaly_fraction=0.1, **kwargs),
+    "mixture, one component": lambda root, **kwargs: GaussianMixture(samples=500, normal_classes=[1], **kwargs),
+    "one-class": lambda root, **kwargs: MNIST(root, normal_classes=[3], **kwargs),
+    "several classes": lambda root, **kwargs: MNIST(root, normal_classes=[3, 5], anomaly_classes=[0, 9], **kwargs),
+    "leave one out": lambda root, **kwargs: FashionMNIST(root, anomaly_classes=[7], **kwargs),
+    "another data set": lambda root, **kwargs: MNIST(root, anomalies_from=FashionMNIST(root), **kwargs),
+    "digits": lambda root, **kwargs: Digits(normal_classes=[0, 1, 2], **kwargs),
+    "own": lambda root, **kwargs: Numbers(normal_classes=[0, 2], **kwargs),
+    "own, standardised": lambda root, **kwargs: StandardizedNumbers(normal_classes=[0, 2], **kwargs),
+}
+
+
+@pytest.fixture(params=DATA)
+def make(request: pytest.FixtureRequest, mnist_files: Path) -> Callable[..., AnomalyDataModule]:
+    return lambda **kwargs: DATA[request.param](str(mnist_files), **kwargs)
+
+
+def samples(data: AnomalyDataModule, split: str) -> list[tuple[bytes, int, int]]:
+    """What a split holds, as stored: (x, label, target)."""
+    source = data.loader(split).split
+    x, label, target = source[torch.arange(len(source))]
+    return [(row.numpy().tobytes(), *rest) for row, *rest in zip(x, label.tolist(), target.tolist(), strict=True)]
+
+
+def contents(part: Part, classes: list[int]) -> set[bytes]:
+    chosen = torch.isin(part.target, torch.tensor(classes))
+    return {row.numpy().tobytes() for row in part.x[chosen]}
+
+
+def labelled(rows: list[tuple[bytes, int, int]], label: int) -> list[bytes]:
+    return [x for x, of, _ in rows if of == label]
+
+
+# The contract
+
+
+def test_the_splits_are_those_of_the_table(make: Callable[..., AnomalyDataModule]) -> None:
+    data = make(val_fraction=0.2)
+    (train_part, test_part), (normal, anomalous) = data.load(), data.division()
+    other_train, other_test = data.anomalies_from.load() if data.anomalies_from else (train_part, test_part)
+    if data.anomalies_from:
+        anomalous = list(range(10))
+    train, val, test = (samples(data, split) for split in ("train", "val", "test"))
+    normals = contents(train_part, normal)
+    assert {label for _, label, _ in train} == {NORMAL}
+    assert set(labelled(train, NORMAL)) | set(labelled(val, NORMAL)) == normals
+    assert len(labelled(val, NORMAL)) == round(0.2 * len(normals))
+    strange = contents(other_train, anomalous)
+    assert set(labelled(val, ANOMALY)) <= strange
+    assert len(labelled(val, ANOMALY)) == min(len(labelled(val, NORMAL)), len(strange))
+    assert set(labelled(test, NORMAL)) == contents(test_part, normal)
+    assert set(labelled(test, ANOMALY)) == contents(other_test, anomalous)
+    assert Counter(samples(data, "calibration")) == Counter(row for row in val if row[1] == NORMAL)
+    for rows in (train, val, test):  # the class of a sample is its own, −1 where it is another data set's
+        for _, label, target in rows:
+            assert target in (normal if label == NORMAL else [-1] if data.anomalies_from else anomalous)
+
+
+def test_no_sample_is_in_two_splits_or_twice_in_one(make: Callable[..., AnomalyDataModule]) -> None:
+    data = make(contamination=0.01)
+    counts = Counter(x for split in ("train", "val", "test") for x, _, _ in samples(data, split))
+    assert set(counts.values()) == {1}
+
+
+def test_a_split_is_a_function_of_the_arguments_and_its_seed(make: Callable[..., AnomalyDataModule]) -> None:
+    def everything(**kwargs: Any) -> list[list[tuple[bytes, int, int]]]:
+        torch.manual_seed(torch.seed())  # the global generator has no say
+        data = make(**kwargs)
+        return [samples(data, split) for split in ("train", "val", "test", "calibration")]
+
+    first = everything()
+    assert everything() == first
+    assert everything(batch_size=7, eval_batch_size=9, num_workers=0) == first
+    other = everything(seed=1)
+    assert sorted(other[2]) == sorted(first[2])  # the test split is the data set's own
+    assert sorted(other[0]) != sorted(first[0])
+
+
+def test_batches_are_what_a_model_expects(make: Callable[..., AnomalyDataModule]) -> None:
+    data = make(batch_size=16, eval_batch_size=50)
+    for loader, size in ((data.train_dataloader(), 16), (data.val_dataloader(), 50), (data.test_dataloader(), 50)):
+        for x, label, target in loader:
+            assert x.dtype == torch.float32
+            assert list(x.shape[1:]) == data.input_shape
+            assert label.dtype == target.dtype == torch.int64
+            assert len(x) == len(label) == len(target) <= size
+            assert x.isfinite().all()
+            if len(data.input_shape) == 3:
+                assert x.min() >= 0
+                assert x.max() <= 1
+    predicted = torch.cat([batch.x for batch in data.predict_dataloader()])
+    assert torch.equal(predicted, torch.cat([batch.x for batch in data.test_dataloader()]))
+
+
+def test_features_are_standardised_by_the_training_split_alone(make: Callable[..., AnomalyDataModule]) -> None:
+    data = make(contamination=0.02, val_anomalies=0.5)
+    if not data.standardize:
+        data.setup()
+        assert data.state_dict() == {"mean": None, "std": None}
+        return
+    raw = {
+        split: np.stack([np.frombuffer(x, np.float32) for x, _, _ in samples(data, split)]) for split in ("val", "test")
+    }
+    normals = np.stack([np.frombuffer(x, np.float32) for x, label, _ in samples(data, "train") if label == NORMAL])
+    mean, std = normals.astype(float).mean(0), normals.astype(float).std(0, ddof=1)
+    std[np.ptp(normals, axis=0) == 0] = 1
+    for split, x in raw.items():
+        batches = torch.cat([batch.x for batch in data.loader(split)])
+        torch.testing.assert_close(batches, torch.from_numpy((x - mean) / std).float(), rtol=1e-4, atol=2e-4)
+
+
+def test_the_standardisation_travels_with_a_checkpoint(make: Callable[..., AnomalyDataModule]) -> None:
+    data, other = make(), make(seed=5)
+    data.setup()
+    other.load_state_dict(data.state_dict())
+    batches = torch.cat([batch.x for batch in data.test_dataloader()])
+    assert torch.equal(torch.cat([batch.x for batch in other.test_dataloader()]), batches)
+
+
+def test_setup_builds_the_splits_once(make: Callable[..., AnomalyDataModule]) -> None:
+    data = make()
+    data.setup("fit")
+    split = data.val_dataloader().split
+    data.setup("test")
+    assert data.val_dataloader().split is split
+
+
+# What the arguments do
+
+
+@pytest.mark.parametrize("contamination", [0.0, 0.02, 0.2])
+def test_contamination_is_the_share_of_anomalies_in_training(contamination: float) -> None:
+    data = GaussianMixture(samples=2000, anomaly_fraction=0.3, contamination=contamination)
+    train, val = samples(data, "train"), samples(data, "val")
+    assert len(labelled(train, ANOMALY)) / len(train) == pytest.approx(contamination, abs=0.5 / len(train))
+    clean = samples(GaussianMixture(samples=2000, anomaly_fraction=0.3), "train")
+    assert labelled(train, NORMAL) == labelled(clean, NORMAL)
+    assert not set(labelled(train, ANOMALY)) & set(labelled(val, ANOMALY))
+
+
+@pytest.mark.parametrize(("val_anomalies", "expected"), [(0.5, 8), (1.0, 16), (3.0, 48), (100.0, 80)])
+def test_val_anomalies_are_counted_by_normal_validation_samples(val_anomalies: float, expected: int) -> None:
+    data = Numbers(normal_classes=[0, 2], anomaly_classes=[1], val_fraction=0.08, val_anomalies=val_anomalies)
+    data.damage = lambda train, test: train.target[240:].fill_(0)  # 80 anomalies are left
+    val = samples(data, "val")
+    assert len(labelled(val, NORMAL)) == round(0.08 * 220) == 18
+    assert len(labelled(val, ANOMALY)) == min(80, round(val_anomalies * 18))
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 33), (0.5, 16), (0.001, 1)])
+def test_a_share_of_the_test_anomalies_is_injected(share: float, expected: int) -> None:
+    data = Numbers(normal_classes=[0, 2], test_anomalies=share)
+    test = samples(data, "test")
+    assert len(labelled(test, ANOMALY)) == expected
+    assert len(labelled(test, NORMAL)) == 67
+
+
+@pytest.mark.parametrize(
+    ("arguments", "normal", "anomalous"),
+    [
+        ({"normal_classes": [0]}, [0], [1, 2]),
+        ({"anomaly_classes": [0]}, [1, 2], [0]),
+        ({"normal_classes": [0], "anomaly_classes": [2]}, [0], [2]),
+        ({"normal_classes": [0], "anomalies_from": Numbers()}, [0], []),
+        ({"anomalies_from": Numbers()}, [0, 1, 2], []),
+    ],
+)
+def test_the_classes_are_divided_as_asked(arguments: dict[str, Any], normal: list[int], anomalous: list[int]) -> None:
+    assert Numbers(**arguments).division() == (normal, anomalous)
+
+
+def test_images_stay_bytes_in_memory_and_are_not_copied_for_a_split(mnist_files: Path) -> None:
+    data = MNIST(str(mnist_files), normal_classes=[0])
+    train, val, calibration = (data.loader(split).split for split in ("train", "val", "calibration"))
+    assert train.x.dtype == torch.uint8
+    assert train.x.data_ptr() == val.x.data_ptr() == calibration.x.data_ptr()
+    mixed = MNIST(str(mnist_files), anomalies_from=FashionMNIST(str(mnist_files))).loader("test").split
+    assert [part.x.dtype for part in mixed.parts] == [torch.uint8, torch.uint8]
+
+
+# The data sets
+
+
+def test_the_mixture_is_drawn_from_its_density() -> None:
+    """Its log-density is scipy's; its samples have the density's entropy, means and variances."""
+    data = GaussianMixture(samples=20_000, features=3)
+    train, test = data.load()
+    x, target = torch.cat([train.x, test.x]), torch.cat([train.target, test.target])
+    normal = x[target < 3]
+    means, covariance = data.means().numpy().astype(float), 0.5 * np.eye(3)
+    density = logsumexp([multivariate_normal(mean, covariance).logpdf(normal) for mean in means], 0) - np.log(3)
+    torch.testing.assert_close(data.density().log_prob(normal), torch.from_numpy(density).float(), rtol=1e-4, atol=1e-4)
+    torch.manual_seed(0)
+    drawn = data.density().log_prob(data.density().sample((20_000,)))
+    error = (density.var() / len(density) + float(drawn.var()) / len(drawn)) ** 0.5
+    assert abs(density.mean() - float(drawn.mean())) < 4 * error
+    for component in range(3):
+        mine = x[target == component]
+        assert (mine.mean(0) - data.means()[component]).abs().max() < 4 * (0.5 / len(mine)) ** 0.5
+        assert (mine.var(0) / 0.5 - 1).abs().max() < 4 * (2 / len(mine)) ** 0.5
+    strange = x[target == 3]
+    assert len(strange) == 400
+    assert (strange.mean(0) - data.anomaly_shift).abs().max() < 4 * (data.anomaly_variance / len(strange)) ** 0.5
+    assert (strange.var(0) / data.anomaly_variance - 1).abs().max() < 4 * (2 / len(strange)) ** 0.5
+
+
+def test_the_mixture_is_as_described() -> None:
+    """10,000 samples, 10 features, 3 components of variance 0.5, 2 % anomalies, 80/20."""
+    train, test = GaussianMixture().load()
+    assert train.x.shape == (8000, 10)
+    assert test.x.shape == (2000, 10)
+    assert (int((train.target == 3).sum()), int((test.target == 3).sum())) == (160, 40)
+    assert GaussianMixture().variance == 0.5
+
+
+@pytest.mark.parametrize("data", [GaussianMixture(samples=1003, anomaly_fraction=0.05), Digits()])
+def test_the_test_part_is_a_stratified_fifth(data: AnomalyDataModule) -> None:
+    (_, train), (_, test) = data.load()
+    assert len(test) == -(-(len(train) + len(test)) // 5)
+    for c in range(len(data.classes)):
+        n = int((train == c).sum()), int((test == c).sum())
+        assert abs(n[1] - sum(n) / 5) < 1
+
+
+def test_data_seed_draws_other_data() -> None:
+    one, same, other = (GaussianMixture(samples=200, data_seed=seed).load()[0] for seed in (0, 0, 1))
+    assert torch.equal(one.x, same.x)
+    assert not torch.equal(one.x, other.x)
+
+
+@pytest.mark.parametrize("size", [8, 28, 5])
+def test_digits_are_scikit_learns(size: int) -> None:
+    data, truth = Digits(size=size), load_digits()
+    train, test = data.load()
+    assert train.x.shape[1:] == (1, size, size)
+    assert train.x.dtype == torch.uint8
+    assert Counter(torch.cat([train.target, test.target]).tolist()) == Counter(truth.target.tolist())
+    if size == 8:
+        x = torch.cat([train.x, test.x]).flatten(1).numpy()
+        expected = np.round(truth.data * 255 / 16).astype(np.uint8)
+        assert Counter(map(bytes, x)) == Counter(map(bytes, expected))
+    mean = torch.cat([train.x, test.x]).float().mean() / 255
+    assert float(mean) == pytest.approx(truth.data.mean() / 16, abs=0.02)
+
+
+@pytest.mark.parametrize("module", [MNIST, FashionMNIST])
+def test_files_are_read_as_torchvision_reads_them(module: type[MNIST], mnist_files: Path) -> None:
+    for part, train in zip(module(str(mnist_files)).load(), (True, False), strict=True):
+        reference = module.source(mnist_files, train=train, download=True)  # unpacks the files beside the packed ones
+        assert torch.equal(part.x[:, 0], reference.data)
+        assert torch.equal(part.target, reference.targets)
+    for packed in (mnist_files / module.__name__ / "raw").glob("*.gz"):
+        packed.unlink()
+    part = module(str(mnist_files)).load()[1]  # the unpacked files do as well
+    assert torch.equal(part.x[:, 0], reference.data)
+
+
+def test_what_is_absent_is_downloaded(mnist_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the second mirror, where the first does not answer."""
+    expected = MNIST(str(mnist_files)).load()
+    mirror = (mnist_files / "MNIST" / "raw").rename(mnist_files / "mirror")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(mirror)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(MNIST.source, "mirrors", ["http://127.0.0.1:9/", f"http://127.0.0.1:{server.server_port}/"])
+    for part, other in zip(MNIST(str(mnist_files / "new")).load(), expected, strict=True):
+        assert torch.equal(part.x, other.x)
+        assert torch.equal(part.target, other.target)
+    server.shutdown()
+
+
+def test_the_real_files_are_named_as_torchvision_has_them() -> None:
+    assert [name for name, _ in MNIST.source.resources] == [
+        "train-images-idx3-ubyte.gz",
+        "train-labels-idx1-ubyte.gz",
+        "t10k-images-idx3-ubyte.gz",
+        "t10k-labels-idx1-ubyte.gz",
+    ]
+    assert MNIST().folder == Path("data/MNIST/raw")
+    assert FashionMNIST("x").folder == Path("x/FashionMNIST/raw")
+
+
+# Damaged data
+
+
+def replace(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> Path:
+    """The training images made of ``content``, with a fitting MD5 sum."""
+    path = folder / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(content))
+    rest = MNIST.source.resources[1:]
+    monkeypatch.setattr(MNIST.source, "resources", [(path.name, hashlib.md5(path.read_bytes()).hexdigest()), *rest])
+    return path
+
+
+def test_absent_files_out_of_reach_are_named(mnist_files: Path) -> None:
+    folder = mnist_files / "MNIST" / "raw"
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(UserError) as error:
+        MNIST(str(mnist_files)).prepare_data()
+    message = str(error.value)
+    for word in (folder, *(name for name, _ in MNIST.source.resources), "configs/beta_vae.yaml"):
+        assert str(word) in message
+    assert "\n" not in message
+
+
+def test_absent_files_of_the_other_data_set_are_named(mnist_files: Path) -> None:
+    (mnist_files / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(UserError, match="FashionMNIST/raw"):
+        MNIST(str(mnist_files), anomalies_from=FashionMNIST(str(mnist_files))).prepare_data()
+
+
+def test_a_folder_that_cannot_be_written_is_named(mnist_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MNIST.source, "mirrors", [f"file://{mnist_files}/MNIST/raw/"])
+    (mnist_files / "file").touch()
+    with pytest.raises(UserError, match=r"data.init_args.root = .*/file cannot be written"):
+        MNIST(str(mnist_files / "file")).prepare_data()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b[:50] + b"\0" + b[51:], lambda b: b""])
+def test_a_packed_file_is_checked_by_its_md5(damage: Callable[[bytes], bytes], mnist_files: Path) -> None:
+    path = mnist_files / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=f"{path} is damaged .*MD5"):
+        MNIST(str(mnist_files)).load()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (idx(np.zeros((300, 28, 28), np.uint8))[:-1], "is truncated"),
+        (idx(np.zeros((300, 28, 28), np.uint8)) + b"\0", "is too long"),
+        (b"\0\0\x0d" + idx(np.zeros((300, 28, 28), np.uint8))[3:], "is no IDX file of bytes .*00 00 0d 03"),
+        (b"", "is no IDX file of bytes"),
+        (b"\0\0\x08\x03\0\0", "is truncated"),
+        (b"not at all", "is no IDX file of bytes"),
+    ],
+)
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_damaged_idx_file_is_named(
+    content: bytes, message: str, packed: bool, mnist_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = replace(mnist_files, monkeypatch, content)
+    if not packed:
+        path.unlink()
+        path = path.with_suffix("")
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{path} {message}"):
+        MNIST(str(mnist_files)).load()
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((300, 28, 27), np.uint8), "28"),
+        (np.zeros((299, 28, 28), np.uint8), "299"),
+        (np.zeros((300,), np.uint8), "300"),
+    ],
+)
+def test_an_idx_file_of_another_shape_is_named(
+    array: np.ndarray, message: str, mnist_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = replace(mnist_files, monkeypatch, idx(array))
+    with pytest.raises(UserError, match=f"{path.parent}.*{message}"):
+        MNIST(str(mnist_files)).load()
+
+
+# What a user can get wrong
+
+
+def spoil(value: float, part: int = 0) -> Callable[[Part, Part], Tensor]:
+    return lambda *parts: parts[part].x[7, 1].fill_(value)
+
+
+def without(c: int, part: int) -> Callable[[Part, Part], Tensor]:
+    return lambda *parts: parts[part].target.masked_fill_(parts[part].target == c, 0)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Numbers(normal_classes=[]), r"normal_classes = \[\] .* 0 to 2"),
+        (lambda: Numbers(normal_classes=[3]), r"normal_classes = \[3\] .* 0 to 2"),
+        (lambda: Numbers(normal_classes=[-1]), r"normal_classes = \[-1\]"),
+        (lambda: Numbers(anomaly_classes=[]), r"anomaly_classes = \[\]"),
+        (lambda: Numbers(anomaly_classes=[0, 9]), r"anomaly_classes = \[0, 9\]"),
+        (lambda: Numbers(normal_classes=[0, 1], anomaly_classes=[1, 2]), "class 1 is in normal_classes and in"),
+        (lambda: Numbers(anomaly_classes=[1], anomalies_from=Numbers()), "anomaly_classes and anomalies_from"),
+        (lambda: Numbers(anomalies_from=Digits()), r"Digits has shape \[1, 8, 8\], not \[2\]"),
+        *((lambda v=v: Numbers(val_fraction=v), f"val_fraction = {v} ") for v in (0.0, 1.0, -0.5, float("nan"))),
+        *((lambda v=v: Numbers(test_anomalies=v), f"test_anomalies = {v} ") for v in (0.0, 1.5, float("nan"))),
+        *((lambda v=v: Numbers(contamination=v), f"contamination = {v} ") for v in (-0.1, 1.0, float("nan"))),
+        *((lambda v=v: Numbers(val_anomalies=v), f"val_anomalies = {v} ") for v in (0.0, float("nan"), float("inf"))),
+        (lambda: Numbers(batch_size=0), "batch_size = 0 "),
+        (lambda: Numbers(eval_batch_size=-1), "eval_batch_size = -1 "),
+        *(
+            (lambda k=k, v=v: GaussianMixture(**{k: v}), f"GaussianMixture: {k} = {v} ")
+            for k, v in [
+                ("samples", 0),
+                ("samples", 7),
+                ("features", 0),
+                ("components", 0),
+                ("anomaly_fraction", 0.0),
+                ("anomaly_fraction", 1.0),
+                ("test_fraction", 1.0),
+                ("variance", 0.0),
+                ("variance", float("nan")),
+                ("spread", -1.0),
+                ("anomaly_variance", float("inf")),
+            ]
+        ),
+        (lambda: Digits(size=0), "Digits: size = 0 "),
+    ],
+)
+def test_a_wrong_argument_is_named(build: Callable[[], AnomalyDataModule], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        build()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Numbers(), r"normal_classes = \[0, 1, 2\] leaves no anomalies"),
+        (Numbers(normal_classes=[0, 1, 2]), r"normal_classes = \[0, 1, 2\] leaves no anomalies"),
+        (Numbers(spoil(float("nan")), normal_classes=[0]), "sample 7 holds NaN"),
+        (Numbers(spoil(float("inf"), 1), normal_classes=[0]), "sample 7 holds NaN or infinity"),
+        (Numbers(anomalies_from=Numbers(spoil(float("nan")))), "sample 7 holds NaN"),
+        (Numbers(normal_classes=[0], val_fraction=0.999), "100 normal samples are too few"),
+        (Numbers(normal_classes=[0], contamination=0.9), "contamination = 0.9 needs 810 anomalies"),
+        (Numbers(without(2, 0), normal_classes=[0], anomaly_classes=[2]), "the training part has no anomalies"),
+        (Numbers(without(2, 1), normal_classes=[0], anomaly_classes=[2]), "the test part has no anomalies"),
+        (GaussianMixture(samples=100, components=40), "samples = 100 are too few"),
+        (GaussianMixture(samples=100, test_fraction=0.01), "test_fraction = 0.01"),
+    ],
+)
+def test_data_that_cannot_be_divided_is_refused(data: AnomalyDataModule, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        data.setup()
+    assert "\n" not in str(error.value)
+
+
+def test_anomalies_of_another_kind_are_refused() -> None:
+    """Bytes and floats in one batch would be scaled alike."""
+
+    class FloatDigits(Digits):
+        def load(self) -> tuple[Part, Part]:
+            train, test = super().load()
+            return Part(train.x / 255, train.target), Part(test.x / 255, test.target)
+
+    with pytest.raises(UserError, match=r"FloatDigits holds torch\.float32, not torch\.uint8"):
+        Digits(anomalies_from=FloatDigits()).setup()
