@@ -60,9 +60,7 @@ class Detector(nn.Module):
         """Each score of each sample: (B, *input_shape) → {name: (B,)}."""
         return {name: score(model, x) for name, score in self.scores.items()}
 
-    def require_fitted(self) -> None:
-        """Raise a UserError if there are no thresholds yet."""
-        if self.thresholds[self.primary].value.isnan():
-            raise UserError(
-                "the checkpoint has no thresholds: the model was never validated; run `fit` with validation on"
-            )
+    @property
+    def fitted(self) -> bool:
+        """Whether there are thresholds yet."""
+        return not any(threshold.value.isnan() for threshold in self.thresholds.values())

@@ -79,6 +79,7 @@ class AnomalyModel(LightningModule):
         self.beta = 1.0  # the weight of the KL term at the current step; in the checkpoint
         self._means: dict[str, Means] = {}
         self._generator: torch.Generator | None = None
+        self._rng_state: Tensor | None = None
 
     @abstractmethod
     def objective(self, x: Tensor, beta: float) -> dict[str, Tensor]:
@@ -131,7 +132,9 @@ class AnomalyModel(LightningModule):
 
     def _log_means(self, split: str) -> None:
         means = self._means[split].compute(self.trainer.strategy.reduce)
-        self.log_dict({f"{split}/{name}": mean for name, mean in means.items()}, prog_bar=split == "train")
+        # the means are the same on every rank already; Lightning asks for sync_dist all the same
+        values = {f"{split}/{name}": mean for name, mean in means.items()}
+        self.log_dict(values, prog_bar=split == "train", sync_dist=True)
 
     def _stop_if_not_finite(self) -> None:
         total = self._means["train"].total
@@ -144,6 +147,10 @@ class AnomalyModel(LightningModule):
 
     # Lightning's hooks, in the order in which they are called
 
+    def on_train_start(self) -> None:
+        if self._rng_state is not None:
+            torch.set_rng_state(self._rng_state)
+
     def on_train_epoch_start(self) -> None:
         self._means["train"] = Means()
 
@@ -153,8 +160,9 @@ class AnomalyModel(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._means["val"] = Means()
-        if self.trainer.state.fn == "fit":  # a checkpoint that is validated keeps the thresholds that it came with
+        if self.trainer.state.fn == "fit":
             self.calibrate()
+        self._calibrate_if_unfitted()  # a checkpoint that is validated keeps what it came with
 
     def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._seed_noise(-1 - batch_idx)  # the same noise in each epoch: differences are the model's
@@ -168,7 +176,7 @@ class AnomalyModel(LightningModule):
         self.log("train/beta", self.beta)
 
     def on_test_epoch_start(self) -> None:
-        self.detector.require_fitted()
+        self._calibrate_if_unfitted()
         self._means["test"] = Means()
 
     def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -178,15 +186,27 @@ class AnomalyModel(LightningModule):
         self._log_means("test")
 
     def on_predict_epoch_start(self) -> None:
-        self.detector.require_fitted()
+        self._calibrate_if_unfitted()
+
+    def _calibrate_if_unfitted(self) -> None:
+        """Any score can be had from one checkpoint: what it does not bring is fitted as training would have."""
+        if not self.detector.fitted:
+            self.calibrate()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "train" in self._means:
             self._stop_if_not_finite()  # never replace a good checkpoint by a ruined one
         checkpoint["beta"] = self.beta
+        checkpoint["rng_state"] = torch.get_rng_state()  # dropout draws from it
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.beta = checkpoint["beta"]
+        self._rng_state = checkpoint["rng_state"]
+        saved = checkpoint["hyper_parameters"]
+        if any(saved.get(key) != self.hparams.get(key) for key in ("scores", "threshold")):
+            # other scores than the checkpoint's: they start out unfitted
+            state = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("detector.")}
+            checkpoint["state_dict"] = state | {f"detector.{k}": v for k, v in self.detector.state_dict().items()}
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())

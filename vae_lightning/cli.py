@@ -1,0 +1,369 @@
+"""The commands, the parser, and what an error looks like."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from . import annealing, checkpoints, likelihoods, networks, scores, thresholds  # noqa: F401 (short names in YAML)
+from .callbacks import DetectionMetrics, Pictures, Predictions
+from .callbacks.metrics import flatten
+from .data import AnomalyDataModule
+from .errors import UserError
+from .models import AnomalyModel
+
+COMMANDS = {
+    "fit": "train, then test the kept weights once",
+    "validate": "metrics of a checkpoint on the validation split",
+    "test": "metrics of a checkpoint on the test split",
+    "predict": "scores and decisions of a checkpoint, as a CSV file",
+}
+RUN_VARIABLE = "VAE_LIGHTNING_RUN"  # tells processes that a strategy launches which folder the first one has claimed
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one line instead of sixty lines of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UserError(_one_line(message)) from ex
+
+
+class CLI(LightningCLI):
+    """LightningCLI with runs in ``<runs>/<experiment>/version_<n>``, a test after fit, and checks before anything runs.
+
+    Args:
+        args: The command line, without the program's name.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            AnomalyModel,
+            AnomalyDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            trainer_defaults={
+                "logger": False,  # the run's folder is claimed once everything is known to be right
+                "accelerator": "auto",
+                "use_distributed_sampler": False,  # the loader shards by itself
+            },
+            parser_class=Parser,
+            parser_kwargs={
+                "prog": "python -m vae_lightning",
+                "description": "Find anomalies with autoencoders and variational autoencoders.",
+                "allow_abbrev": False,
+            },
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        hidden = {"model", "dataloaders", "datamodule"}
+        return {
+            "fit": hidden | {"train_dataloaders", "val_dataloaders"},
+            **{name: set(hidden) | {"verbose"} for name in ("validate", "test")},
+            "predict": hidden | {"return_predictions"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("data.input_shape", "model.init_args.input_shape", apply_on="instantiate")
+        parser.add_argument("--runs", type=str, default="lightning_logs", help="Folder of all runs.")
+        parser.add_argument(
+            "--experiment",
+            type=str | None,
+            default=None,
+            help="Folder of this run's kind (default: the config's name).",
+        )
+        parser.add_argument("--test_after_fit", type=bool, default=True, help="Whether `fit` ends with a test.")
+        parser.add_argument(
+            "--checkpoint_every_n_steps",
+            type=int | None,
+            default=None,
+            help="Save last.ckpt every so many steps too, not only at the end of each epoch.",
+        )
+        parser.add_lightning_class_args(Pictures, "pictures")
+
+    def _parse_ckpt_path(self) -> None:
+        """The command line wins over the checkpoint's hyperparameters, and says so: see ``_compare``."""
+
+    @property
+    def settings(self) -> Any:
+        """The configuration of the chosen command."""
+        return self.config[str(self.subcommand)]
+
+    def before_instantiate_classes(self) -> None:
+        if self.settings.experiment is None:
+            files = self.settings.get("config") or []
+            name = Path(str(files[-1])).stem if files else self.settings.model.class_path.rsplit(".", 1)[-1]
+            self.settings.experiment = name
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        extra = [DetectionMetrics(), TQDMProgressBar(refresh_rate=20), Predictions()]
+        keep: dict[str, Any] = {"enable_version_counter": False, "auto_insert_metric_name": False}
+        if self.config_init[str(self.subcommand)].trainer.enable_checkpointing is not False:
+            extra += [
+                ModelCheckpoint(filename="best", monitor="val/objective", **keep),
+                # its own callback: `save_last` of a monitored one goes stale
+                ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **keep),
+            ]
+            if steps := self.settings.checkpoint_every_n_steps:
+                extra.append(ModelCheckpoint(filename="last", every_n_train_steps=steps, **keep))
+        self.trainer_defaults["callbacks"] = extra
+        plugins = self._get(self.config_init, "trainer").get("plugins") or []
+        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.AtomicCheckpointIO()]
+        try:
+            return super().instantiate_trainer(plugins=plugins, **kwargs)
+        except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+            raise UserError(f"trainer: {_one_line(str(error))}") from error
+
+    def before_fit(self) -> None:
+        self._prepare()
+
+    def before_validate(self) -> None:
+        self._prepare()
+
+    def before_test(self) -> None:
+        self._prepare()
+
+    def before_predict(self) -> None:
+        self._prepare()
+
+    @property
+    def _tries(self) -> bool:
+        """A development run writes nothing."""
+        return bool(self.settings.trainer.fast_dev_run)
+
+    def _prepare(self) -> None:
+        """Find whatever is wrong while nothing has been written yet; then claim the run's folder."""
+        self.datamodule.prepare_data()
+        self.datamodule.setup(str(self.subcommand))
+        path = self.settings.ckpt_path
+        if path is None and self.subcommand != "fit":
+            raise UserError(f"--ckpt_path is missing: {self.subcommand} needs a .ckpt file, `last` or `best`")
+        folder = None
+        if path is not None:
+            content = checkpoints.read(Path(path))
+            checkpoints.check(Path(path), content, self.model)
+            for line in _differences(content["hyper_parameters"], self.model.hparams, resumes=self.subcommand == "fit"):
+                print(f"note: {line}", file=sys.stderr)
+            folder = checkpoints.run_folder(Path(path))
+        if self._tries:
+            return
+        self.folder = _claim(Path(self.settings.runs) / self.settings.experiment, folder)
+        if not self.trainer.loggers:
+            self.trainer.logger = TensorBoardLogger(
+                self.folder.parent.parent, self.folder.parent.name, self.folder.name, default_hp_metric=False
+            )
+        self.started = time.monotonic()
+
+    def after_fit(self) -> None:
+        if self._tries or self.trainer.interrupted:
+            return
+        metrics = _numbers(self.trainer.callback_metrics)
+        kept = next((p for n in ("best", "last") if (p := self.folder / f"checkpoints/{n}.ckpt").is_file()), None)
+        if self.settings.test_after_fit and kept:
+            self.trainer.test(self.model, self.datamodule, ckpt_path=str(kept), verbose=False, weights_only=True)
+            metrics |= _numbers(self.trainer.callback_metrics)
+        if self.trainer.is_global_zero:
+            seconds = time.monotonic() - self.started
+            summary = {"epochs": self.trainer.current_epoch, "seconds": round(seconds, 1), "metrics": metrics}
+            _write_json(self.folder / "results.json", summary)  # its presence says: this run was finished
+            print(table(metrics, self.folder, kept, self.trainer.current_epoch, seconds))
+
+    def after_validate(self) -> None:
+        self._report()
+
+    def after_test(self) -> None:
+        self._report()
+
+    def _report(self) -> None:
+        if self.trainer.is_global_zero and not self._tries:
+            print(table(_numbers(self.trainer.callback_metrics), self.folder, Path(self.settings.ckpt_path)))
+
+    def after_predict(self) -> None:
+        if self.trainer.is_global_zero and not self._tries:
+            print(f"predictions  {self.folder / 'predictions.csv'}")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a command; the exit code is 0, 2 for what the user got wrong, 1 for an interruption."""
+    args = list(sys.argv[1:] if args is None else args)
+    verbose = "--verbose" in args or os.environ.get("JSONARGPARSE_DEBUG", "").lower() not in ("", "0", "false")
+    args = [arg for arg in args if arg != "--verbose"]
+    _be_quiet()
+    try:
+        CLI(_with_checkpoint(args))
+    except KeyboardInterrupt:
+        print("interrupted: resume with the same command and --ckpt_path last", file=sys.stderr)
+        return 1
+    except Exception as error:
+        message = _user_message(error)
+        if message is None:
+            raise
+        if verbose:
+            traceback.print_exc()
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _user_message(error: BaseException) -> str | None:
+    """What the user got wrong, in one line; None for an error of the program's."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, torch.multiprocessing.ProcessRaisedException):  # from a process that a strategy has started
+        last = str(error).strip().splitlines()[-1]
+        name, _, message = last.partition(": ")
+        return message if name.endswith("UserError") else None
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def _with_checkpoint(args: list[str]) -> list[str]:
+    """Resolve ``--ckpt_path``, and take the configuration saved beside the checkpoint where none is given."""
+    if len(args) < 2 or args[0] not in COMMANDS:
+        return args
+    command, rest = args[0], args[1:]
+    given = _option(rest, "--ckpt_path")
+    if given in (None, "null", "None"):
+        return args
+    config = _option(rest, "--config") or _option(rest, "-c")
+    experiment = _option(rest, "--experiment") or (Path(config).stem if config else None)
+    if config and Path(config).is_file() and not _option(rest, "--experiment"):
+        experiment = (yaml.safe_load(Path(config).read_text()) or {}).get("experiment") or experiment
+    path = checkpoints.find(str(given), Path(_option(rest, "--runs") or "lightning_logs"), experiment)
+    rest = _without(rest, "--ckpt_path")
+    folder = checkpoints.run_folder(path)
+    if config is None:
+        if folder is None:
+            raise UserError(f"{path}: there is no config.yaml beside it: give the --config that it was trained with")
+        rest = ["--config", str(folder / "config.yaml"), *rest]
+    return [command, *rest, "--ckpt_path", str(path)]
+
+
+def _option(args: list[str], name: str) -> str | None:
+    """The last value of an option, as ``--name value`` or ``--name=value``."""
+    value = None
+    for i, arg in enumerate(args):
+        if arg == name and i + 1 < len(args):
+            value = args[i + 1]
+        elif arg.startswith(f"{name}="):
+            value = arg.partition("=")[2]
+    return value
+
+
+def _without(args: list[str], name: str) -> list[str]:
+    kept, skip = [], False
+    for arg in args:
+        if not skip and arg != name and not arg.startswith(f"{name}="):
+            kept.append(arg)
+        skip = arg == name
+    return kept
+
+
+def _claim(experiment: Path, folder: Path | None) -> Path:
+    """The run's folder: the checkpoint's own, or the next free version, claimed by making it."""
+    if claimed := os.environ.get(RUN_VARIABLE):
+        return Path(claimed)
+    if folder is None:
+        try:
+            experiment.mkdir(parents=True, exist_ok=True)
+            taken = [int(n) for p in experiment.glob("version_*") if (n := p.name.removeprefix("version_")).isdigit()]
+            version = max(taken, default=-1) + 1
+            while True:
+                try:
+                    folder = experiment / f"version_{version}"
+                    folder.mkdir()  # fails if another process was faster
+                    break
+                except FileExistsError:
+                    version += 1
+        except OSError as error:
+            raise UserError(
+                f"{experiment}: cannot be written ({error.strerror}): set --runs to another folder"
+            ) from error
+    os.environ[RUN_VARIABLE] = str(folder)
+    return folder
+
+
+def _differences(saved: dict[str, Any], given: dict[str, Any], resumes: bool) -> list[str]:
+    """One line for each hyperparameter in which the checkpoint and the configuration disagree: who won."""
+    old, new = flatten(dict(saved)), flatten(dict(given))
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            kept = resumes and key.startswith(("optimizer", "lr_scheduler"))
+            winner = "the checkpoint's state" if kept else "the command line"
+            lines.append(
+                f"model.init_args.{key} is {new.get(key)} on the command line and {old.get(key)} in the checkpoint: "
+                f"{winner} wins"
+            )
+    return lines
+
+
+def table(
+    metrics: dict[str, float], folder: Path, kept: Path | None, epochs: int | None = None, seconds: float | None = None
+) -> str:
+    """What a run came to, for the eye: splits by terms, where it lies, how to look at it."""
+    splits = [split for split in ("train", "val", "test") if any(name.startswith(f"{split}/") for name in metrics)]
+    names = dict.fromkeys(name.partition("/")[2] for name in metrics if name.partition("/")[0] in splits)
+    rows = [["", *splits]]
+    for name in names:
+        values = (metrics.get(f"{split}/{name}") for split in splits)
+        rows.append([name, *("" if value is None else f"{value:.4f}" for value in values)])
+    width = max(len(row[0]) for row in rows)
+    lines = ["", *(f"{row[0]:<{width}}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows), ""]
+    if epochs is not None and seconds is not None:
+        lines.append(f"{epochs} epochs in {seconds:.1f} s")
+    if kept is not None:
+        lines.append(f"checkpoint   {kept}")
+    lines += [f"run          {folder}", f"look         tensorboard --logdir {folder.parent.parent}"]
+    return "\n".join(lines)
+
+
+def _numbers(metrics: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if not name.startswith("hp/")}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def _be_quiet() -> None:
+    """No line that a user can do nothing about."""
+
+    class Advertisement(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            return "💡" not in record.getMessage()
+
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(Advertisement())
+    for pattern in (
+        r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own call
+        r".*smaller than the logging interval.*",  # means are logged once an epoch
+        r".*Checkpoint directory .* exists and is not empty.*",  # resuming goes on in the same folder
+        r".*dirpath has changed.*",
+    ):
+        warnings.filterwarnings("ignore", pattern)
