@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch.distributions import MultivariateNormal
 
+from vae_lightning.callbacks import Evidence
+from vae_lightning.data import GaussianMixture
 from vae_lightning.errors import UserError
 from vae_lightning.likelihoods import Bernoulli, Gaussian
-from vae_lightning.models import IWAE, VAE
+from vae_lightning.models import IWAE, VAE, Autoencoder
 from vae_lightning.networks import MLP
 from vae_lightning.scores import ImportanceWeighted, NegativeELBO
 
@@ -115,7 +118,24 @@ def test_the_score_is_deterministic_and_of_each_sample_alone():
     torch.testing.assert_close(together[7:8], score(model, x[7:8]), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("build", [lambda: linear(k=0), lambda: ImportanceWeighted(k=0)])
+@pytest.mark.parametrize("build", [lambda: linear(k=0), lambda: ImportanceWeighted(k=0), lambda: Evidence(k=0)])
 def test_k_below_one_is_refused(build):
     with pytest.raises(UserError, match="k = 0 must be at least 1"):
         build()
+
+
+def test_evidence_of_a_test_split_is_the_known_one():
+    data = GaussianMixture(features=D, components=1, samples=600, eval_batch_size=10)
+    model = linear()
+    for threshold in model.detector.thresholds.values():
+        threshold.value.fill_(1.0)
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Evidence(k=10_000)], enable_progress_bar=False)
+    (metrics,) = trainer.test(model, data, verbose=False)
+    x = torch.cat([batch.x[batch.label == 0] for batch in data.test_dataloader()])
+    assert metrics["test/nll_10000"] == pytest.approx(-log_evidence(model, x).mean().item(), abs=0.01)
+
+
+def test_evidence_is_refused_for_a_model_without_one():
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Evidence()], fast_dev_run=True)
+    with pytest.raises(UserError, match="Evidence needs a VAE, and Autoencoder is none"):
+        trainer.test(Autoencoder([D]), GaussianMixture(features=D))
