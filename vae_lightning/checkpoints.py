@@ -73,7 +73,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError) as error:
-        raise UserError(f"{path}: truncated or no checkpoint ({str(error).splitlines()[0][:100]})") from error
+        raise UserError(f"{path}: truncated or no checkpoint ({type(error).__name__}): give another one") from error
     if not isinstance(content, dict) or "state_dict" not in content or "beta" not in content:
         raise UserError(f"{path}: holds no model of vae_lightning: give a checkpoint that `fit` has written")
     return content
@@ -85,7 +85,9 @@ def check(path: Path, content: dict[str, Any], model: nn.Module) -> None:
     of = content.get("hyper_parameters", {}).get("_class_path", "").rsplit(".", 1)[-1]
     hint = "give the configuration that it was trained with, or leave --config out to use the one saved beside it"
     if of and of != type(model).__name__:
-        raise UserError(f"{path}: the checkpoint holds a {of}, the configuration a {type(model).__name__}: {hint}")
+        raise UserError(
+            f"{path}: the checkpoint's model is {of}, the configuration says {type(model).__name__}: {hint}"
+        )
     for key in sorted(saved.keys() ^ wanted.keys()):
         side = "checkpoint" if key in saved else "configuration"
         raise UserError(f"{path}: only the {side} has `{key}`: {hint}")

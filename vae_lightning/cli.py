@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -20,10 +19,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from . import annealing, checkpoints, likelihoods, networks, scores, thresholds  # noqa: F401 (short names in YAML)
+from . import checkpoints, runs
 from .callbacks import DetectionMetrics, Pictures, Predictions
-from .callbacks.metrics import flatten
 from .data import AnomalyDataModule
+from .diagnosis import check_files, diagnose  # imports every family: short names work in YAML
 from .errors import UserError
 from .models import AnomalyModel
 
@@ -33,14 +32,13 @@ COMMANDS = {
     "test": "metrics of a checkpoint on the test split",
     "predict": "scores and decisions of a checkpoint, as a CSV file",
 }
-RUN_VARIABLE = "VAE_LIGHTNING_RUN"  # tells processes that a strategy launches which folder the first one has claimed
 
 
 class Parser(LightningArgumentParser):
     """Says what is wrong in one line instead of sixty lines of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(_one_line(message)) from ex
+        raise UserError(message) from ex  # of a parser within a parser, too: put into words where the outermost ends
 
 
 class CLI(LightningCLI):
@@ -100,6 +98,14 @@ class CLI(LightningCLI):
         )
         parser.add_lightning_class_args(Pictures, "pictures")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.args = args
+        check_files(args)
+        try:
+            self.config = parser.parse_args(args)
+        except UserError as error:
+            raise UserError(diagnose(str(error), args)) from error
+
     def _parse_ckpt_path(self) -> None:
         """The command line wins over the checkpoint's hyperparameters, and says so: see ``_compare``."""
 
@@ -114,10 +120,18 @@ class CLI(LightningCLI):
             name = Path(str(files[-1])).stem if files else self.settings.model.class_path.rsplit(".", 1)[-1]
             self.settings.experiment = name
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # a constructor's complaint, perhaps wrapped by the parser
+            raise UserError(diagnose(str(error), self.args)) from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        extra = [DetectionMetrics(), TQDMProgressBar(refresh_rate=20), Predictions()]
+        extra = [DetectionMetrics(), Predictions()]
         keep: dict[str, Any] = {"enable_version_counter": False, "auto_insert_metric_name": False}
-        if self.config_init[str(self.subcommand)].trainer.enable_checkpointing is not False:
+        if self.settings.trainer.enable_progress_bar is not False:
+            extra.append(TQDMProgressBar(refresh_rate=20))  # redrawing at each step would slow small nets down
+        if self.settings.trainer.enable_checkpointing is not False:
             extra += [
                 ModelCheckpoint(filename="best", monitor="val/objective", **keep),
                 # its own callback: `save_last` of a monitored one goes stale
@@ -131,7 +145,7 @@ class CLI(LightningCLI):
         try:
             return super().instantiate_trainer(plugins=plugins, **kwargs)
         except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
-            raise UserError(f"trainer: {_one_line(str(error))}") from error
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
     def before_fit(self) -> None:
         self._prepare()
@@ -161,12 +175,13 @@ class CLI(LightningCLI):
         if path is not None:
             content = checkpoints.read(Path(path))
             checkpoints.check(Path(path), content, self.model)
-            for line in _differences(content["hyper_parameters"], self.model.hparams, resumes=self.subcommand == "fit"):
-                print(f"note: {line}", file=sys.stderr)
+            if self.trainer.is_global_zero:
+                for line in runs.differences(content["hyper_parameters"], self.model.hparams, self.subcommand == "fit"):
+                    print(f"note: {line}", file=sys.stderr)
             folder = checkpoints.run_folder(Path(path))
         if self._tries:
             return
-        self.folder = _claim(Path(self.settings.runs) / self.settings.experiment, folder)
+        self.folder = runs.claim(Path(self.settings.runs) / self.settings.experiment, folder)
         if not self.trainer.loggers:
             self.trainer.logger = TensorBoardLogger(
                 self.folder.parent.parent, self.folder.parent.name, self.folder.name, default_hp_metric=False
@@ -176,16 +191,19 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         if self._tries or self.trainer.interrupted:
             return
-        metrics = _numbers(self.trainer.callback_metrics)
+        metrics = runs.numbers(self.trainer.callback_metrics)
         kept = next((p for n in ("best", "last") if (p := self.folder / f"checkpoints/{n}.ckpt").is_file()), None)
         if self.settings.test_after_fit and kept:
             self.trainer.test(self.model, self.datamodule, ckpt_path=str(kept), verbose=False, weights_only=True)
-            metrics |= _numbers(self.trainer.callback_metrics)
+            metrics |= runs.numbers(self.trainer.callback_metrics)
         if self.trainer.is_global_zero:
-            seconds = time.monotonic() - self.started
-            summary = {"epochs": self.trainer.current_epoch, "seconds": round(seconds, 1), "metrics": metrics}
-            _write_json(self.folder / "results.json", summary)  # its presence says: this run was finished
-            print(table(metrics, self.folder, kept, self.trainer.current_epoch, seconds))
+            epochs, seconds = self.trainer.current_epoch, time.monotonic() - self.started
+            runs.write_results(self.folder, epochs, seconds, metrics)
+            notes = [
+                f"{epochs} epochs in {seconds:.1f} s; train and val are the last epoch's, test is the kept weights'"
+            ]
+            notes += [f"kept         {kept}"] if kept else []
+            print(runs.table(metrics, self.folder, notes))
 
     def after_validate(self) -> None:
         self._report()
@@ -195,7 +213,8 @@ class CLI(LightningCLI):
 
     def _report(self) -> None:
         if self.trainer.is_global_zero and not self._tries:
-            print(table(_numbers(self.trainer.callback_metrics), self.folder, Path(self.settings.ckpt_path)))
+            notes = [f"checkpoint   {self.settings.ckpt_path}"]
+            print(runs.table(runs.numbers(self.trainer.callback_metrics), self.folder, notes))
 
     def after_predict(self) -> None:
         if self.trainer.is_global_zero and not self._tries:
@@ -221,6 +240,8 @@ def main(args: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {message}", file=sys.stderr)
         return 2
+    finally:
+        runs.release()
     return 0
 
 
@@ -277,79 +298,6 @@ def _without(args: list[str], name: str) -> list[str]:
             kept.append(arg)
         skip = arg == name
     return kept
-
-
-def _claim(experiment: Path, folder: Path | None) -> Path:
-    """The run's folder: the checkpoint's own, or the next free version, claimed by making it."""
-    if claimed := os.environ.get(RUN_VARIABLE):
-        return Path(claimed)
-    if folder is None:
-        try:
-            experiment.mkdir(parents=True, exist_ok=True)
-            taken = [int(n) for p in experiment.glob("version_*") if (n := p.name.removeprefix("version_")).isdigit()]
-            version = max(taken, default=-1) + 1
-            while True:
-                try:
-                    folder = experiment / f"version_{version}"
-                    folder.mkdir()  # fails if another process was faster
-                    break
-                except FileExistsError:
-                    version += 1
-        except OSError as error:
-            raise UserError(
-                f"{experiment}: cannot be written ({error.strerror}): set --runs to another folder"
-            ) from error
-    os.environ[RUN_VARIABLE] = str(folder)
-    return folder
-
-
-def _differences(saved: dict[str, Any], given: dict[str, Any], resumes: bool) -> list[str]:
-    """One line for each hyperparameter in which the checkpoint and the configuration disagree: who won."""
-    old, new = flatten(dict(saved)), flatten(dict(given))
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            kept = resumes and key.startswith(("optimizer", "lr_scheduler"))
-            winner = "the checkpoint's state" if kept else "the command line"
-            lines.append(
-                f"model.init_args.{key} is {new.get(key)} on the command line and {old.get(key)} in the checkpoint: "
-                f"{winner} wins"
-            )
-    return lines
-
-
-def table(
-    metrics: dict[str, float], folder: Path, kept: Path | None, epochs: int | None = None, seconds: float | None = None
-) -> str:
-    """What a run came to, for the eye: splits by terms, where it lies, how to look at it."""
-    splits = [split for split in ("train", "val", "test") if any(name.startswith(f"{split}/") for name in metrics)]
-    names = dict.fromkeys(name.partition("/")[2] for name in metrics if name.partition("/")[0] in splits)
-    rows = [["", *splits]]
-    for name in names:
-        values = (metrics.get(f"{split}/{name}") for split in splits)
-        rows.append([name, *("" if value is None else f"{value:.4f}" for value in values)])
-    width = max(len(row[0]) for row in rows)
-    lines = ["", *(f"{row[0]:<{width}}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows), ""]
-    if epochs is not None and seconds is not None:
-        lines.append(f"{epochs} epochs in {seconds:.1f} s")
-    if kept is not None:
-        lines.append(f"checkpoint   {kept}")
-    lines += [f"run          {folder}", f"look         tensorboard --logdir {folder.parent.parent}"]
-    return "\n".join(lines)
-
-
-def _numbers(metrics: Any) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items() if not name.startswith("hp/")}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
 
 
 def _be_quiet() -> None:

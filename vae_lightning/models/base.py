@@ -173,7 +173,8 @@ class AnomalyModel(LightningModule):
     def on_train_epoch_end(self) -> None:
         self._stop_if_not_finite()
         self._log_means("train")
-        self.log("train/beta", self.beta)
+        if "kl" in self._means["train"].names:
+            self.log("train/beta", self.beta)
 
     def on_test_epoch_start(self) -> None:
         self._calibrate_if_unfitted()

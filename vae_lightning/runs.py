@@ -1,0 +1,99 @@
+"""A run's folder, ``<runs>/<experiment>/version_<n>``: claimed, described, summed up."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .callbacks.metrics import flatten
+from .errors import UserError
+
+VARIABLE = "VAE_LIGHTNING_RUN"  # tells processes that a strategy launches which folder the first one has claimed
+RESULTS = "results.json"  # written last: its presence says that the run was finished
+
+
+def claim(experiment: Path, folder: Path | None) -> Path:
+    """The run's folder: the one given, of the checkpoint that is resumed or tested, or the next free version.
+
+    A version is claimed by making its folder, so that runs that start at once do not share one.
+
+    Raises:
+        UserError: When the folder cannot be made.
+    """
+    if claimed := os.environ.get(VARIABLE):
+        return Path(claimed)
+    if folder is None:
+        try:
+            experiment.mkdir(parents=True, exist_ok=True)
+            taken = [int(n) for p in experiment.glob("version_*") if (n := p.name.removeprefix("version_")).isdigit()]
+            folder = _next(experiment, max(taken, default=-1) + 1)
+        except OSError as error:
+            raise UserError(
+                f"{experiment}: cannot be written ({error.strerror}): set --runs to another folder"
+            ) from error
+    os.environ[VARIABLE] = str(folder)
+    return folder
+
+
+def _next(experiment: Path, version: int) -> Path:
+    while True:
+        try:
+            (folder := experiment / f"version_{version}").mkdir()
+            return folder
+        except FileExistsError:  # another process was faster
+            version += 1
+
+
+def release() -> None:
+    """The run is over: what comes next in this process claims a folder of its own."""
+    os.environ.pop(VARIABLE, None)
+
+
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any], resumes: bool) -> list[str]:
+    """One line for each hyperparameter in which a checkpoint and the configuration disagree: who won.
+
+    Args:
+        saved: The checkpoint's hyperparameters.
+        given: The configuration's.
+        resumes: Whether training goes on, with the optimiser's state out of the checkpoint.
+    """
+    old, new = flatten(dict(saved)), flatten(dict(given))
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            winner = "the checkpoint" if resumes and key.startswith(("optimizer", "lr_scheduler")) else "the former"
+            lines.append(
+                f"model.init_args.{key} is {new.get(key)} in the configuration and {old.get(key)} in the checkpoint: "
+                f"{winner} wins"
+            )
+    return lines
+
+
+def numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Logged metrics as numbers, those for the hparams tab left out."""
+    return {name: float(value) for name, value in metrics.items() if not name.startswith("hp/")}
+
+
+def write_results(folder: Path, epochs: int, seconds: float, metrics: dict[str, float]) -> None:
+    """What the run came to, for programs."""
+    temporary = (folder / RESULTS).with_suffix(".tmp")
+    temporary.write_text(json.dumps({"epochs": epochs, "seconds": round(seconds, 1), "metrics": metrics}, indent=2))
+    os.replace(temporary, folder / RESULTS)
+
+
+def table(metrics: dict[str, float], folder: Path, notes: list[str]) -> str:
+    """What a run came to, for the eye: terms by splits, where it lies, how to look at it."""
+    splits = [split for split in ("train", "val", "test") if any(name.startswith(f"{split}/") for name in metrics)]
+    names = dict.fromkeys(name.partition("/")[2] for name in metrics if name.partition("/")[0] in splits)
+    rows = [["", *splits]]
+    for name in names:
+        values = (metrics.get(f"{split}/{name}") for split in splits)
+        rows.append([name, *("" if value is None else f"{value:.4f}" for value in values)])
+    width = max(len(row[0]) for row in rows)
+    lines = ["", *(f"{row[0]:<{width}}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows), "", *notes]
+    return "\n".join([*lines, f"run          {folder}", f"look         tensorboard --logdir {folder.parent.parent}"])
