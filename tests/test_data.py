@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -302,17 +302,23 @@ def test_files_are_read_as_torchvision_reads_them(module: type[MNIST], mnist_fil
     assert torch.equal(part.x[:, 0], reference.data)
 
 
-def test_what_is_absent_is_downloaded(mnist_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the second mirror, where the first does not answer."""
-    expected = MNIST(str(mnist_files)).load()
-    mirror = (mnist_files / "MNIST" / "raw").rename(mnist_files / "mirror")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(mirror)))
+@pytest.fixture
+def mirror(mnist_files: Path) -> Iterator[str]:
+    """The address of a server that has MNIST's four files."""
+    folder = str(mnist_files / "MNIST" / "raw")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(MNIST.source, "mirrors", ["http://127.0.0.1:9/", f"http://127.0.0.1:{server.server_port}/"])
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+def test_what_is_absent_is_downloaded(mnist_files: Path, mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the second mirror, where the first does not answer."""
+    monkeypatch.setattr(MNIST.source, "mirrors", ["http://127.0.0.1:9/", mirror])
+    expected = MNIST(str(mnist_files)).load()
     for part, other in zip(MNIST(str(mnist_files / "new")).load(), expected, strict=True):
         assert torch.equal(part.x, other.x)
         assert torch.equal(part.target, other.target)
-    server.shutdown()
 
 
 def test_the_real_files_are_named_as_torchvision_has_them() -> None:
@@ -355,8 +361,10 @@ def test_absent_files_of_the_other_data_set_are_named(mnist_files: Path) -> None
         MNIST(str(mnist_files), anomalies_from=FashionMNIST(str(mnist_files))).prepare_data()
 
 
-def test_a_folder_that_cannot_be_written_is_named(mnist_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MNIST.source, "mirrors", [f"file://{mnist_files}/MNIST/raw/"])
+def test_a_folder_that_cannot_be_written_is_named(
+    mnist_files: Path, mirror: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MNIST.source, "mirrors", [mirror])
     (mnist_files / "file").touch()
     with pytest.raises(UserError, match=r"data.init_args.root = .*/file cannot be written"):
         MNIST(str(mnist_files / "file")).prepare_data()

@@ -1,6 +1,7 @@
 """Data modules: they know of splits and batches, and of no model."""
 
 from .base import ANOMALY, NORMAL, AnomalyDataModule, Part
+from .corrupted import Corrupted
 from .loader import Batch, Loader
 from .synthetic import GaussianMixture
 from .vision import MNIST, Digits, FashionMNIST
@@ -11,6 +12,7 @@ __all__ = [
     "NORMAL",
     "AnomalyDataModule",
     "Batch",
+    "Corrupted",
     "Digits",
     "FashionMNIST",
     "GaussianMixture",

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from ..errors import UserError
-from .loader import Chain, Loader, Split
+from .loader import Chain, Loader, Split, binarized
 
 NORMAL, ANOMALY = 0, 1
 
@@ -62,6 +62,7 @@ class AnomalyDataModule(LightningDataModule):
 
     input_shape: list[int]
     classes: list[str]
+    binarize: bool = False  # of images; see MNIST
 
     def __init__(
         self,
@@ -170,7 +171,7 @@ class AnomalyDataModule(LightningDataModule):
             if part.x.is_floating_point() and not part.x.isfinite().all():
                 row = int((~part.x.isfinite()).flatten(1).any(1).nonzero()[0])
                 raise UserError(f"{type(self).__name__}: sample {row} holds NaN or infinity: mend it or leave it out")
-        generator = torch.Generator().manual_seed(self.seed)
+        generator, draws = (torch.Generator().manual_seed(self.seed) for _ in range(2))
 
         def pick(part: Part, classes: list[int]) -> Tensor:
             """Rows of ``part`` in ``classes``, shuffled."""
@@ -182,6 +183,13 @@ class AnomalyDataModule(LightningDataModule):
             # another data set's classes are not this one's
             target = part.target[rows] if part is train or part is test else torch.full_like(rows, -1)
             return Split(part.x, rows, torch.full_like(rows, label), target)
+
+        def fixed(part: Split) -> Split:
+            """What is drawn anew each epoch in training is drawn once and for all here."""
+            if not self.binarize:
+                return part
+            x = (binarized(part.x[part.rows] / 255, draws) * 255).to(torch.uint8)
+            return Split(x, torch.arange(len(x)), part.label, part.target)
 
         rows, strange = pick(train, normal), pick(other_train, anomalous)
         n_val = max(1, round(self.val_fraction * len(rows)))
@@ -200,13 +208,13 @@ class AnomalyDataModule(LightningDataModule):
             where = "test" if len(strange) else "training"
             raise UserError(f"{type(self).__name__}: the {where} part has no anomalies (no sample of {anomalous})")
         injected = injected[: max(1, round(self.test_anomalies * len(injected)))]
-        calibration = split(train, rows[:n_val], NORMAL)
+        calibration = fixed(split(train, rows[:n_val], NORMAL))
         self._splits = {
             # contamination is trained on as if it were normal: the label tells the truth, and no model reads it
             "train": _join(normals, split(other_train, strange[n_strange : n_strange + n_leaked], ANOMALY)),
             "calibration": calibration,
-            "val": _join(calibration, split(other_train, strange[:n_strange], ANOMALY)),
-            "test": _join(split(test, pick(test, normal), NORMAL), split(other_test, injected, ANOMALY)),
+            "val": _join(calibration, fixed(split(other_train, strange[:n_strange], ANOMALY))),
+            "test": _join(fixed(split(test, pick(test, normal), NORMAL)), fixed(split(other_test, injected, ANOMALY))),
         }
         if self.standardize and self.mean is None:  # a checkpoint brings its own
             x = normals.x[normals.rows]
@@ -253,6 +261,7 @@ class AnomalyDataModule(LightningDataModule):
             num_workers=self.num_workers,
             mean=self.mean,
             std=self.std,
+            binarize=self.binarize and split == "train",
         )
 
 

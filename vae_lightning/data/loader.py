@@ -92,6 +92,7 @@ class Loader:
         num_workers: 0 indexes tensors in this process, the fastest way for data in memory. More read ahead with a
             plain DataLoader, for splits whose samples come from disk.
         mean, std: float32 (*input_shape); what a sample is standardised by. None leaves it as it is.
+        binarize: Draw each pixel as 0 or 1 with its grey value for probability, anew each epoch.
     """
 
     def __init__(
@@ -105,9 +106,10 @@ class Loader:
         num_workers: int = 0,
         mean: Tensor | None = None,
         std: Tensor | None = None,
+        binarize: bool = False,
     ) -> None:
         self.split, self.batch_size, self.shuffle = split, batch_size, shuffle
-        self.seed, self.num_workers = seed, num_workers
+        self.seed, self.num_workers, self.binarize = seed, num_workers, binarize
         self.device = device or torch.device("cpu")
         self.mean, self.std = (t if t is None else t.to(self.device) for t in (mean, std))
         self.epoch = self.position = self._start = 0
@@ -180,4 +182,13 @@ class Loader:
         x = x.float().div_(255) if x.dtype == torch.uint8 else x
         if self.mean is not None and self.std is not None:
             x = (x - self.mean) / self.std
+        if self.binarize:  # a function of the position, so that a resumed run draws what an undisturbed one would have
+            generator = torch.Generator(self.device)
+            generator.manual_seed(hash((self.seed, self.epoch, self.rank, self.position)))
+            x = binarized(x, generator)
         return Batch(x, label, target)
+
+
+def binarized(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Each feature of x in [0, 1] drawn as 0 or 1 with its value for probability."""
+    return (torch.rand(x.shape, generator=generator, device=x.device) < x).to(x.dtype)

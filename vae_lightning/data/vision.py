@@ -31,6 +31,8 @@ class MNIST(AnomalyDataModule):
 
     Args:
         root: Folder of data sets, laid out as torchvision does.
+        binarize: Black and white pixels, each drawn with its grey value for probability: anew in each epoch of
+            training, once for validation and test (as in Burda et al. 2016). The Bernoulli is then a likelihood.
         **kwargs: The split, see :class:`AnomalyDataModule`.
 
     Raises:
@@ -39,8 +41,8 @@ class MNIST(AnomalyDataModule):
 
     source: type[torchvision.datasets.MNIST] = torchvision.datasets.MNIST
 
-    def __init__(self, root: str = "data", **kwargs: Any) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str = "data", binarize: bool = False, **kwargs: Any) -> None:
+        self.root, self.binarize = Path(root), binarize
         self.input_shape = [1, 28, 28]
         self.classes = list(self.source.classes)
         super().__init__(**kwargs)

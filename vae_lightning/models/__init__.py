@@ -2,6 +2,7 @@
 
 from .autoencoder import Autoencoder
 from .base import AnomalyModel
+from .iwae import IWAE
 from .vae import VAE
 
-__all__ = ["VAE", "AnomalyModel", "Autoencoder"]
+__all__ = ["IWAE", "VAE", "AnomalyModel", "Autoencoder"]

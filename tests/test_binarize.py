@@ -1,0 +1,62 @@
+"""Binarised images: the right probabilities, new draws in each epoch of training, fixed ones elsewhere, resumable."""
+
+import torch
+
+from vae_lightning.data import MNIST, Part
+
+
+class Flat(MNIST):
+    """Two classes of images of one grey value each, 51 (p = 0.2) and 255."""
+
+    def load(self):
+        target = torch.arange(200) % 2
+        x = torch.where(target == 0, 51, 255).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 28, 28).contiguous()
+        return Part(x, target), Part(x.clone(), target)
+
+
+def flat(**kwargs):
+    return Flat(normal_classes=[0], anomaly_classes=[1], batch_size=32, eval_batch_size=64, **kwargs)
+
+
+def images(loader):
+    batches = list(loader)
+    return torch.cat([b.x for b in batches]), torch.cat([b.label for b in batches])
+
+
+def test_pixels_are_zero_or_one_with_their_grey_value_for_probability():
+    data = flat(binarize=True)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        x, label = images(loader)
+        assert set(x.unique().tolist()) == {0.0, 1.0}
+        pixels = (label == 0).sum().item() * 28**2
+        assert abs(x[label == 0].mean() - 0.2) < 4 * (0.2 * 0.8 / pixels) ** 0.5
+        assert (x[label == 1] == 1).all()
+        first, second = x[label == 0][:2]
+        assert not torch.equal(first, second)  # each image its own draw
+    assert images(flat().train_dataloader())[0].unique().tolist() == [torch.tensor(51).div(255).item()]
+
+
+def test_training_draws_anew_each_epoch_and_the_same_again_after_a_resume():
+    torch.manual_seed(0)
+    loader, resumed = flat(binarize=True).train_dataloader(), flat(binarize=True).train_dataloader()
+    first, _ = images(loader)
+    loader.set_epoch(1)
+    iterator = iter(loader)
+    assert not torch.equal(next(iterator).x, first[:32])
+    state = loader.state_dict()
+    resumed.set_epoch(1)
+    resumed.load_state_dict(state)
+    for left, right in zip(iterator, resumed, strict=True):
+        assert torch.equal(left.x, right.x)
+
+
+def test_validation_and_test_are_the_same_whatever_the_seed_of_the_training_and_the_batch_size():
+    torch.manual_seed(0)
+    one = flat(binarize=True)
+    torch.manual_seed(1)
+    other = flat(binarize=True)
+    other.eval_batch_size = 7
+    for split in ("val", "test", "calibration"):
+        assert torch.equal(images(one.loader(split))[0].sum(0), images(other.loader(split))[0].sum(0))
+    normal = images(one.val_dataloader())
+    assert torch.equal(normal[0][normal[1] == 0].sum(0), images(one.calibration_dataloader())[0].sum(0))

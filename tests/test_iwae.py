@@ -1,0 +1,141 @@
+"""Importance weighted bounds against the linear-Gaussian model, whose log p(x) is known."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.distributions import MultivariateNormal
+
+from vae_lightning.callbacks import Evidence
+from vae_lightning.data import GaussianMixture
+from vae_lightning.errors import UserError
+from vae_lightning.likelihoods import Bernoulli, Gaussian
+from vae_lightning.models import IWAE, VAE, Autoencoder
+from vae_lightning.networks import MLP
+from vae_lightning.scores import ImportanceWeighted, NegativeELBO
+
+D, LATENT, VARIANCE = 6, 3, 0.3
+
+
+def linear(cls=IWAE, orthogonal=False, widen=2.0, **kwargs):
+    """A linear decoder, and the encoder of its posterior mean with ``widen`` times the posterior's variances."""
+    torch.manual_seed(0)
+    model = cls([D], MLP(hidden=[]), LATENT, Gaussian(variance=VARIANCE), **kwargs)
+    decoder, encoder = model.decoder[0][0], model.encoder[0][1]
+    w = torch.randn(D, LATENT)
+    if orthogonal:  # the posterior is then a diagonal Gaussian, as the encoder's is
+        w = torch.linalg.qr(w).Q * torch.tensor([0.5, 1.0, 2.0])
+    covariance = (torch.eye(LATENT) + w.T @ w / VARIANCE).inverse()
+    to_mu = covariance @ w.T / VARIANCE
+    with torch.no_grad():
+        decoder.weight.copy_(w)
+        encoder.weight.copy_(torch.cat([to_mu, torch.zeros_like(to_mu)]))
+        encoder.bias.copy_(torch.cat([-to_mu @ decoder.bias, (widen * covariance.diagonal()).log()]))
+    return model.eval()
+
+
+def log_evidence(model, x):
+    """Log p(x) of x = W z + b + noise: N(b, W Wᵀ + σ² I)."""
+    weight, bias = model.decoder[0][0].weight, model.decoder[0][0].bias
+    return MultivariateNormal(bias, weight @ weight.T + VARIANCE * torch.eye(D)).log_prob(x)
+
+
+def draw(model, n):
+    weight, bias = model.decoder[0][0].weight, model.decoder[0][0].bias
+    generator = torch.Generator().manual_seed(1)
+    z, e = torch.randn(n, LATENT, generator=generator), torch.randn(n, D, generator=generator)
+    return (z @ weight.T + bias + VARIANCE**0.5 * e).detach()
+
+
+@torch.no_grad()
+def test_bounds_rise_with_k_from_the_elbo_and_stay_below_the_evidence():
+    draws, bounds = 4000, []
+    x = draw(linear(), 16)
+    for k in (1, 2, 5, 20, 100):
+        model = linear(k=k)
+        model.generator.manual_seed(k)
+        bounds.append(-model.objective(x.repeat(draws, 1), 1.0)["loss"].view(draws, 16).double())
+    means, errors = [b.mean() for b in bounds], [b.mean(1).std() / draws**0.5 for b in bounds]
+    vae = linear(VAE)
+    vae.generator.manual_seed(0)
+    elbo = -vae.objective(x.repeat(draws, 1), 1.0)["loss"].view(draws, 16).double()
+    assert abs(elbo.mean() - means[0]) < 4 * (elbo.mean(1).std() / draws**0.5 + errors[0])
+    for low, high, error in zip(means, means[1:], errors, strict=False):
+        assert high - low > 4 * error
+    evidence = log_evidence(vae, x).mean()
+    assert means[-1] < evidence
+    assert evidence - means[-1] < 0.2 * (evidence - means[0])
+
+
+@torch.no_grad()
+def test_the_score_converges_to_the_evidence():
+    model = linear()
+    x = draw(model, 50)
+    gaps = [(ImportanceWeighted(k)(model, x) + log_evidence(model, x)).abs().mean() for k in (10, 1000, 100_000)]
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[2] < 0.02
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("k", [1, 7])
+def test_under_the_exact_posterior_every_bound_is_the_evidence(k):
+    model = linear(orthogonal=True, widen=1.0, k=k)
+    x = draw(model, 50)
+    torch.testing.assert_close(-model.objective(x, 1.0)["loss"], log_evidence(model, x), rtol=0, atol=1e-4)
+    torch.testing.assert_close(-ImportanceWeighted(k)(model, x), log_evidence(model, x), rtol=0, atol=1e-4)
+    torch.testing.assert_close(-NegativeELBO(100_000)(model, x), log_evidence(model, x), rtol=0, atol=0.05)
+
+
+@torch.no_grad()
+def test_with_one_sample_it_is_the_vae_but_for_the_kl_that_it_samples():
+    iwae, vae = linear(k=1, beta=2.0), linear(VAE, beta=2.0)
+    x = draw(vae, 20)
+    for model in (iwae, vae):
+        model.generator.manual_seed(3)
+    one, other = iwae.objective(x, 2.0), vae.objective(x, 2.0)
+    assert list(one) == list(other) == ["loss", "nll", "kl"]
+    torch.testing.assert_close(one["nll"], other["nll"])
+    torch.testing.assert_close(one["kl"], other["kl"])
+    vae.generator.manual_seed(3)
+    mu, logvar = vae.posterior(x)
+    z = mu + (0.5 * logvar).exp() * vae.noise(*mu.shape)
+    prior, posterior = torch.distributions.Normal(0, 1), torch.distributions.Normal(mu, (0.5 * logvar).exp())
+    sampled_kl = (posterior.log_prob(z) - prior.log_prob(z)).sum(1)
+    torch.testing.assert_close(one["loss"], other["nll"] + 2 * sampled_kl)
+
+
+def test_gradients_reach_every_parameter():
+    model = IWAE([1, 4, 4], MLP([8]), 2, Bernoulli(), k=5)
+    model.objective(torch.rand(3, 1, 4, 4), 1.0)["loss"].mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@torch.no_grad()
+def test_the_score_is_deterministic_and_of_each_sample_alone():
+    model, score = linear(), ImportanceWeighted(k=3000)
+    x = draw(model, 2000)  # so many that k is worked through in pieces; for one sample it is one piece
+    together = score(model, x)
+    assert torch.equal(together, score(model, x))
+    torch.testing.assert_close(together[7:8], score(model, x[7:8]), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("build", [lambda: linear(k=0), lambda: ImportanceWeighted(k=0), lambda: Evidence(k=0)])
+def test_k_below_one_is_refused(build):
+    with pytest.raises(UserError, match="k = 0 must be at least 1"):
+        build()
+
+
+def test_evidence_of_a_test_split_is_the_known_one():
+    data = GaussianMixture(features=D, components=1, samples=600, eval_batch_size=10)
+    model = linear()
+    for threshold in model.detector.thresholds.values():
+        threshold.value.fill_(1.0)
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Evidence(k=10_000)], enable_progress_bar=False)
+    (metrics,) = trainer.test(model, data, verbose=False)
+    x = torch.cat([batch.x[batch.label == 0] for batch in data.test_dataloader()])
+    assert metrics["test/nll_10000"] == pytest.approx(-log_evidence(model, x).mean().item(), abs=0.01)
+
+
+def test_evidence_is_refused_for_a_model_without_one():
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Evidence()], fast_dev_run=True)
+    with pytest.raises(UserError, match="Evidence needs a VAE, and Autoencoder is none"):
+        trainer.test(Autoencoder([D]), GaussianMixture(features=D))
