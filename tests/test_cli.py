@@ -292,3 +292,14 @@ def _environment() -> dict[str, str]:
 def _python(folder: Path, args: list[str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vae_lightning", *args]
     return subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=300)
+
+
+def test_a_leaking_threshold_is_to_be_had_by_name_and_marked(run, fitted, capsys):
+    """5 % of normal test samples lie above the 95th percentile of normal test samples, whatever validation says."""
+    line = f"test --ckpt_path {fitted}/checkpoints/best.ckpt --trainer.enable_progress_bar false"
+    assert run(line + " --model.init_args.threshold LeakingPercentile") == 0
+    out = capsys.readouterr().out
+    printed = dict(re.findall(r"^(\S+) +(-?[\d.]+)$", out, re.M))
+    assert "fitted on test samples" in out
+    normal, hits = 118, round(float(printed["recall"]) * 2)  # of the 120 test samples two are anomalies
+    assert float(printed["precision"]) == pytest.approx(hits / (hits + round(0.05 * normal)), abs=1e-4)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import time
 import traceback
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from . import checkpoints, runs
@@ -40,6 +43,15 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UserError(message) from ex  # of a parser within a parser, too: put into words where the outermost ends
+
+
+class NoProfiler(PassThroughProfiler):
+    """Lightning enters its profiler's context 60 times a step: here they all are one that does nothing."""
+
+    nothing = contextlib.nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return self.nothing
 
 
 class SaveConfig(SaveConfigCallback):
@@ -138,7 +150,7 @@ class CLI(LightningCLI):
             raise UserError(diagnose(str(error), self.args)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        extra = [DetectionMetrics(), Predictions()]
+        extra: list[Callback] = [Predictions()] if self.subcommand == "predict" else [DetectionMetrics()]
         keep: dict[str, Any] = {"enable_version_counter": False, "auto_insert_metric_name": False}
         if self.settings.trainer.enable_progress_bar is not False:
             extra.append(TQDMProgressBar(refresh_rate=20))  # redrawing at each step would slow small nets down
@@ -153,6 +165,7 @@ class CLI(LightningCLI):
         self.trainer_defaults["callbacks"] = extra
         plugins = self._get(self.config_init, "trainer").get("plugins") or []
         plugins = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.AtomicCheckpointIO()]
+        kwargs.setdefault("profiler", self.config_init[str(self.subcommand)].trainer.profiler or NoProfiler())
         try:
             return super().instantiate_trainer(plugins=plugins, **kwargs)
         except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
@@ -221,6 +234,7 @@ class CLI(LightningCLI):
                 f"{epochs} epochs in {seconds:.1f} s; train and val are the last epoch's, test is the kept weights'"
             ]
             notes += [f"kept         {kept}"] if kept else []
+            notes += self._warnings()
             print(runs.table(metrics, self.folder, notes))
 
     def after_validate(self) -> None:
@@ -231,8 +245,14 @@ class CLI(LightningCLI):
 
     def _report(self) -> None:
         if self.trainer.is_global_zero and not self._tries:
-            notes = [f"checkpoint   {self.settings.ckpt_path}"]
+            notes = [f"checkpoint   {self.settings.ckpt_path}", *self._warnings()]
             print(runs.table(runs.numbers(self.trainer.callback_metrics), self.folder, notes))
+
+    def _warnings(self) -> list[str]:
+        leaks = any(threshold.leaks for threshold in self.model.detector.thresholds.values())
+        return (
+            ["caution      the threshold was fitted on test samples: F1, precision and recall flatter"] if leaks else []
+        )
 
     def after_predict(self) -> None:
         if self.trainer.is_global_zero and not self._tries:

@@ -97,6 +97,13 @@ class AnomalyModel(LightningModule):
         """The weight that the training ends with."""
         return 1.0
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the running hook 45 times a step, and a module's own __setattr__ is slow
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.reconstruct(x)
 
