@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from sklearn.metrics import roc_curve
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -72,6 +72,8 @@ def training(groups: Mapping[str, list[dict[str, dict[int, float]]]]) -> Figure:
         values = [value for line in axis.lines for value in np.asarray(line.get_ydata())]
         if values and name != "val/auroc" and max(values) > 3 * min(values) > 0:
             axis.set(yscale="log", ylabel=f"{unit} (log scale)")
+            axis.yaxis.set_major_formatter(LogFormatter())
+            axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     _finish(figure, figure.axes[0])
     return figure
 
