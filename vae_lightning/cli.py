@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from . import checkpoints, compare, runs
 from .callbacks import DetectionMetrics, Pictures, Predictions
+from .callbacks.metrics import SCORES
 from .data import AnomalyDataModule
 from .diagnosis import check_files, diagnose  # imports every family: short names work in YAML
 from .errors import UserError
@@ -212,7 +213,8 @@ class CLI(LightningCLI):
                 self.folder.parent.parent, self.folder.parent.name, self.folder.name, default_hp_metric=False
             )
         if self.subcommand == "fit":
-            (self.folder / runs.RESULTS).unlink(missing_ok=True)  # resumed: no longer finished
+            for name in (runs.RESULTS, SCORES):
+                (self.folder / name).unlink(missing_ok=True)  # resumed: no longer finished
         self.started = time.monotonic()
 
     def after_fit(self) -> None:

@@ -32,7 +32,7 @@ from .runs import RESULTS
 
 # keys that say where a run lies and what is watched, and nothing about what it comes to
 BYSTANDERS = re.compile(
-    r"(runs|experiment|ckpt_path|weights_only|checkpoint_every_n_steps|pictures\..*|data\..*(root|num_workers|on_device)"
+    r"(runs|experiment|ckpt_path|weights_only|checkpoint_every_n_steps|pictures\..*|data\..*(num_workers|on_device)"
     r"|trainer\.(logger|enable_\w+|default_root_dir|profiler|num_sanity_val_steps|log_every_n_steps|\w+registry))(\..*)?"
 )
 SEEDS = re.compile(r"seed_everything|data\..*seed")
