@@ -94,6 +94,14 @@ def test_two_processes_leave_the_same_test_scores(runs, tmp_path):
             np.testing.assert_allclose(*values, rtol=1e-5)
 
 
+def test_a_resumed_run_loses_the_scores_of_its_former_end(runs, tmp_path):
+    run = shutil.copytree(runs / "stronger/version_0", tmp_path / "runs/stronger/version_0")
+    line = f"fit --ckpt_path {run}/checkpoints/last.ckpt --trainer.max_epochs 4 --test_after_fit false"
+    assert main(line.split()) == 0
+    assert results(run)["epochs"] == 4
+    assert not (run / "test_scores.npz").exists()
+
+
 def test_without_a_logger_a_test_writes_nothing(tmp_path, monkeypatch, trainer):
     from vae_lightning.callbacks import DetectionMetrics
     from vae_lightning.data import GaussianMixture
