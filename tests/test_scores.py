@@ -16,7 +16,7 @@ from vae_lightning.errors import UserError
 from vae_lightning.likelihoods import Gaussian
 from vae_lightning.models import VAE, Autoencoder
 from vae_lightning.networks import MLP
-from vae_lightning.scores import NegativeELBO, NegativeLogLikelihood, ReconstructionError, Score
+from vae_lightning.scores import ImportanceWeighted, NegativeELBO, NegativeLogLikelihood, ReconstructionError, Score
 
 # A new score costs one line here.
 SCORES: dict[str, Callable[[], Score]] = {
@@ -24,6 +24,7 @@ SCORES: dict[str, Callable[[], Score]] = {
     "NegativeLogLikelihood": NegativeLogLikelihood,
     "NegativeELBO": NegativeELBO,
     "NegativeELBO(samples=16)": lambda: NegativeELBO(samples=16),
+    "ImportanceWeighted(k=16)": lambda: ImportanceWeighted(k=16),
 }
 
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from vae_lightning.errors import UserError
-from vae_lightning.thresholds import Percentile, Threshold
+from vae_lightning.thresholds import LeakingPercentile, Percentile, Threshold
 
 # A new threshold costs one line here: itself, and the share of normal samples that it lets raise an alarm.
 THRESHOLDS: dict[str, tuple[Callable[[], Threshold], float]] = {
     "Percentile(95)": (Percentile, 0.05),
     "Percentile(50)": (lambda: Percentile(50), 0.5),
     "Percentile(100)": (lambda: Percentile(100), 0.0),
+    "LeakingPercentile(95)": (LeakingPercentile, 0.05),
 }
 
 
@@ -75,3 +76,8 @@ def test_single_precision_scores_are_compared_with_the_threshold_they_gave() -> 
 def test_a_wrong_percentile_is_named(percentile: float) -> None:
     with pytest.raises(UserError, match=f"Percentile: percentile = {percentile} "):
         Percentile(percentile)
+
+
+def test_only_the_leaking_one_is_fitted_on_test_samples() -> None:
+    assert (Percentile.fitted_on, Percentile().leaks) == ("val", False)
+    assert (LeakingPercentile.fitted_on, LeakingPercentile().leaks) == ("test", True)

@@ -114,7 +114,7 @@ class ImportanceWeighted(Score):
     def forward(self, model: Any, x: Tensor) -> Tensor:
         mu, logvar = model.posterior(x)
         noise = torch.randn(self.k, 1, mu.shape[1], generator=torch.Generator().manual_seed(self.seed)).to(mu)
-        at_once = max(1, 2**20 // x.numel())  # some 4 MB for an activation as large as x: it stays in the cache
+        at_once = max(1, 2**20 // max(1, x.numel()))  # some 4 MB for an activation as large as x: it stays in the cache
         total = torch.full_like(mu[:, 0], -torch.inf)
         for piece in noise.split(at_once):
             log_p, log_ratio = model.log_weights(x, mu, logvar, piece)

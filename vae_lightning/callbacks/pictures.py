@@ -25,7 +25,7 @@ def reconstructions(x: Tensor, x_hat: Tensor, label: Tensor) -> Figure:
     for column, (image, image_hat, what) in enumerate(zip(x, x_hat, label.tolist(), strict=True)):
         for row, pixels in enumerate((image, image_hat)):
             axis = axes[row, column]
-            axis.imshow(pixels.clamp(0, 1).permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=1)
+            axis.imshow(pixels.clamp(0, 1).permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
             for spine in axis.spines.values():
                 spine.set(color=BLUE if what == NORMAL else ORANGE, linewidth=2)
@@ -44,7 +44,7 @@ def histogram(scores: Tensor, label: Tensor, threshold: float, name: str) -> Fig
     bins = torch.linspace(low, high, 61).tolist()
     for what, colour, title in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
         chosen = scores[label == what].clamp(max=high)
-        axis.hist(chosen, bins, density=True, color=colour, alpha=0.6, label=f"{title} (n = {len(chosen):,})")
+        axis.hist(chosen.numpy(), bins, density=True, color=colour, alpha=0.6, label=f"{title} (n = {len(chosen):,})")
     axis.axvline(threshold, color=BLACK, linestyle="--", label=f"threshold {threshold:.4g}")
     axis.set(xlabel=f"{name} (last bar: all above)", ylabel="density", title="Scores of validation samples")
     axis.legend()

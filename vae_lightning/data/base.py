@@ -267,6 +267,8 @@ class AnomalyDataModule(LightningDataModule):
 
 def _join(normal: Split, anomalous: Split) -> Split | Chain:
     """Both as one split; where they lie in the same tensor, without a second gather for each batch."""
+    if not len(anomalous):
+        return normal
     if normal.x is not anomalous.x:
         return Chain([normal, anomalous])
     columns = zip(

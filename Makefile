@@ -1,0 +1,29 @@
+# Each target sets up .venv when it is missing or pyproject.toml is newer.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint benchmark
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+train: .venv/ready ## train a β-VAE on a synthetic mixture, and test it (a minute, no network)
+	$(BIN)/python -m vae_lightning fit --config configs/beta_vae.yaml
+
+test: .venv/ready ## run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/ready ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: .venv/ready ## time an epoch of fit against hand-written loops
+	$(BIN)/python benchmarks/epoch_time.py
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

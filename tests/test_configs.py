@@ -1,0 +1,29 @@
+"""Every configuration is built, and one tiny batch goes through each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import CONFIGS
+
+NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_goes_through(name, run, mnist_files: Path):
+    """Training, validation and calibration of one batch each; nothing is written."""
+    content = yaml.safe_load((CONFIGS / name).read_text())
+    root = f" --data.init_args.root {mnist_files}" if "MNIST" in content["data"]["class_path"] else ""
+    if "anomalies_from" in content["data"].get("init_args", {}):
+        root += f" --data.init_args.anomalies_from.init_args.root {mnist_files}"
+    before = set(Path().iterdir())
+    line = f"fit --config {{configs}}/{name} --trainer.fast_dev_run true --trainer.accelerator cpu{root}"
+    assert run(line + " --data.init_args.batch_size 4 --trainer.enable_progress_bar false") == 0
+    assert set(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_how_it_is_run(name):
+    assert f"python -m vae_lightning fit --config configs/{name}" in (CONFIGS / name).read_text()
