@@ -8,15 +8,8 @@ import sys
 from pathlib import Path
 
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-
-def scalars(run: Path) -> dict[str, dict[int, float]]:
-    """Every logged scalar as {epoch: value}, epochs counted from 1."""
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    epoch = {event.step: round(event.value) + 1 for event in events.Scalars("epoch")}
-    names = [name for name in events.Tags()["scalars"] if name.startswith(("train/", "val/"))]
-    return {name: {epoch[event.step]: event.value for event in events.Scalars(name)} for name in names}
+from vae_lightning.curves import scalars
 
 
 def main(runs: list[Path]) -> None:

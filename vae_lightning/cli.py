@@ -23,8 +23,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from . import checkpoints, runs
+from . import checkpoints, compare, runs
 from .callbacks import DetectionMetrics, Pictures, Predictions
+from .callbacks.metrics import SCORES
 from .data import AnomalyDataModule
 from .diagnosis import check_files, diagnose  # imports every family: short names work in YAML
 from .errors import UserError
@@ -35,6 +36,9 @@ COMMANDS = {
     "validate": "metrics of a checkpoint on the validation split",
     "test": "metrics of a checkpoint on the test split",
     "predict": "scores and decisions of a checkpoint, as a CSV file",
+}
+TOOLS = {  # commands that are no Trainer's, each with a parser of its own
+    "compare": (compare, "put finished runs side by side: a table, ROC curves, training curves"),
 }
 
 
@@ -103,6 +107,12 @@ class CLI(LightningCLI):
             **{name: set(hidden) | {"verbose"} for name in ("validate", "test")},
             "predict": hidden | {"return_predictions"},
         }
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        assert parser._subcommands_action is not None
+        for name, (_, what) in TOOLS.items():  # dispatched in main; here --help and a misspelt command list them
+            parser._subcommands_action.add_subcommand(name, self.init_parser(), help=what)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.input_shape", "model.init_args.input_shape", apply_on="instantiate")
@@ -216,7 +226,8 @@ class CLI(LightningCLI):
                 self.folder.parent.parent, self.folder.parent.name, self.folder.name, default_hp_metric=False
             )
         if self.subcommand == "fit":
-            (self.folder / runs.RESULTS).unlink(missing_ok=True)  # resumed: no longer finished
+            for name in (runs.RESULTS, SCORES):
+                (self.folder / name).unlink(missing_ok=True)  # resumed: no longer finished
         self.started = time.monotonic()
 
     def after_fit(self) -> None:
@@ -266,6 +277,9 @@ def main(args: list[str] | None = None) -> int:
     args = [arg for arg in args if arg != "--verbose"]
     _be_quiet()
     try:
+        if args and args[0] in TOOLS:
+            TOOLS[args[0]][0].main(args[1:])
+            return 0
         check_files(args)
         CLI(_with_checkpoint(args))
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other, once it has cleaned up

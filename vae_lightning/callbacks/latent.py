@@ -163,7 +163,7 @@ def clusters_in(
 
 def latent_map(pca: np.ndarray, tsne: np.ndarray, target: np.ndarray, label: np.ndarray, classes: list[str]) -> Figure:
     """Two maps (N, 2) of the same samples, normal ones by class, anomalies as black crosses."""
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    figure = Figure(figsize=(12.5, 5.2), layout="constrained")
     for axis, points, title, unit in zip(
         figure.subplots(1, 2), (pca, tsne), ("PCA", "t-SNE"), ("principal component", "t-SNE dimension"), strict=True
     ):
@@ -172,7 +172,7 @@ def latent_map(pca: np.ndarray, tsne: np.ndarray, target: np.ndarray, label: np.
         strange = points[label == ANOMALY]
         axis.scatter(strange[:, 0], strange[:, 1], s=20, marker="x", color="black", linewidths=1, label="anomalies")
         axis.set(title=title, xlabel=f"{unit} 1", ylabel=f"{unit} 2")
-        axis.legend(markerscale=1.5, fontsize=8)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", markerscale=1.5)
     figure.suptitle(f"Latent means of {len(pca):,} test samples")
     return figure
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -20,6 +24,8 @@ from torchmetrics.utilities import dim_zero_cat
 
 from ..data import NORMAL, Batch
 from ..thresholds import Threshold
+
+SCORES = "test_scores.npz"
 
 
 class DetectionScores(Metric):
@@ -73,6 +79,9 @@ class DetectionMetrics(Callback):
     ``<split>/auroc``, ``average_precision``, ``f1``, ``precision``, ``recall`` and ``threshold`` are the first score's;
     with several scores, ``<split>/auroc/<score>`` are each one's. The hparams tab of TensorBoard shows the last
     validation's AUROC and F1.
+
+    A test leaves ``test_scores.npz`` in the run's folder: each score under its name, float32 (N,), the one that decides
+    first, and ``labels``, int8 (N,). With several processes the samples are in the order of the ranks.
     """
 
     def __init__(self) -> None:
@@ -131,6 +140,22 @@ class DetectionMetrics(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._log(pl_module, "test")
+        assert self.metric is not None
+        scores, labels = self.metric.compute()  # cached; all ranks take part
+        # not trainer.log_dir: without a logger that is the working directory
+        folders = (logger.log_dir for logger in trainer.loggers if isinstance(logger, (TensorBoardLogger, CSVLogger)))
+        if trainer.is_global_zero and (folder := next(folders, None)):
+            save_scores(Path(folder) / SCORES, scores, labels)
+
+
+def save_scores(path: Path, scores: dict[str, Tensor], labels: Tensor) -> None:
+    """Scores by name, each (N,), and labels (N,) as an NPZ file, whole or not at all."""
+    columns: dict[str, Any] = {name: column.float().cpu().numpy() for name, column in scores.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:  # a name without .npz would be given one
+        np.savez(file, **columns, labels=labels.cpu().numpy().astype(np.int8))
+    os.replace(temporary, path)
 
 
 def flatten(parameters: dict[str, Any], prefix: str = "") -> dict[str, Any]:
