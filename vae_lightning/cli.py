@@ -78,6 +78,7 @@ class CLI(LightningCLI):
             parser_kwargs={
                 "prog": "python -m vae_lightning",
                 "description": "Find anomalies with autoencoders and variational autoencoders.",
+                "epilog": "One more command, with a --help of its own: sweep, many runs over a grid or a search space.",
                 "allow_abbrev": False,
             },
             args=args,
@@ -246,12 +247,17 @@ def main(args: list[str] | None = None) -> int:
     args = [arg for arg in args if arg != "--verbose"]
     _be_quiet()
     try:
+        if args[:1] == ["sweep"]:
+            from . import sweep  # needs Optuna, an extra
+
+            return sweep.main(args[1:], CLI, _be_quiet)
         check_files(args)
         CLI(_with_checkpoint(args))
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other, once it has cleaned up
         if isinstance(stop, SystemExit) and stop.code != 1:
             raise
-        print("interrupted: resume with the same command and --ckpt_path last", file=sys.stderr)
+        how = "" if args[:1] == ["sweep"] else " and --ckpt_path last"
+        print(f"interrupted: resume with the same command{how}", file=sys.stderr)
         return 1
     except Exception as error:
         message = _user_message(error)
