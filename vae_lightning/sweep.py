@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
-import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import threading
@@ -177,8 +177,11 @@ def _run(cli: Any, be_quiet: Callable[[], None], plan: Plan, study: optuna.Study
     """Work off the trials, in this process or in several."""
     if jobs == 1:
         return work(cli, plan, study)
-    threads = max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // jobs))
-    context = multiprocessing.get_context("spawn")  # a fork would share database connections and CUDA
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, min(torch.get_num_threads(), cores // jobs))
+    # forks of a clean process: a fork of this one would share database connections, threads and CUDA
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, cli.__module__])  # imported once for all
     spares = 3 * jobs  # a process may run out of memory or be killed; all of them, again and again, may not
     arguments = (cli, be_quiet, plan, threads)
     processes = [context.Process(target=_worker, args=arguments) for _ in range(jobs)]
@@ -197,7 +200,7 @@ def _run(cli: Any, be_quiet: Callable[[], None], plan: Plan, study: optuna.Study
                 spares -= 1
                 processes.append(context.Process(target=_worker, args=arguments))
                 processes[-1].start()
-    finally:
+    finally:  # interrupted: each records that its trial is nobody's fault
         for process in processes:
             process.terminate()
         for process in processes:

@@ -21,7 +21,7 @@ from .sweep_trials import Trials, choice
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv<>"
 UNITS = dict.fromkeys(("loss", "objective", "bce", "nll", "kl"), "nats")
-UNITS |= {"mse": "squared error, sum over features", "auroc": "0.5 is chance, 1 perfect"}
+UNITS |= {"mse": "squared error"}
 
 
 @dataclass
@@ -204,7 +204,7 @@ def _named(plan: Plan, metric: str) -> str:
     """A metric as a label of an axis: with its unit, and which way is better."""
     better = {"maximize": "higher is better", "minimize": "lower is better"}.get(plan.objectives.get(metric, ""))
     notes = [note for note in (UNITS.get(metric.split("/")[1] if "/" in metric else metric), better) if note]
-    return metric + (f" ({'; '.join(notes)})" if notes else "")
+    return metric + (f"\n({'; '.join(notes)})" if notes else "")
 
 
 def _over(found: list[Point]) -> str:
@@ -228,7 +228,7 @@ def heatmap(plan: Plan, found: list[Point], keys: list[str], metric: str) -> Fig
     grid = np.full((len(y), len(x)), np.nan)
     for point in found:
         grid[y.index(label(point.values[keys[0]])), x.index(label(point.values[keys[1]]))] = point.mean(metric)
-    figure = Figure(figsize=(2.8 + 0.9 * len(x), 1.8 + 0.62 * len(y)), layout="constrained")
+    figure = Figure(figsize=(2.8 + 0.9 * len(x), max(3.4, 1.8 + 0.62 * len(y))), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(grid, cmap="viridis", aspect="auto", origin="lower")
     low, high = image.get_clim()
@@ -239,7 +239,7 @@ def heatmap(plan: Plan, found: list[Point], keys: list[str], metric: str) -> Fig
     axis.set(xticks=range(len(x)), yticks=range(len(y)), xlabel=short(keys[1], keys), ylabel=short(keys[0], keys))
     axis.set_xticklabels(_ticks(x))
     axis.set_yticklabels(_ticks(y))
-    axis.set_title(f"{plan.study}: {metric}{_over(found)}", fontsize=10)
+    axis.set_title(f"Sweep {plan.study}: {metric}{_over(found)}", fontsize=10)
     figure.colorbar(image, label=_named(plan, metric))
     return figure
 
@@ -262,7 +262,7 @@ def scatter(plan: Plan, found: list[Point], keys: list[str], metric: str) -> Fig
         axis.set(**{f"{name}label": short(key, keys)})
     colours = [point.mean(metric) for point in done]
     image = axis.scatter(columns[1], columns[0], c=colours, cmap="viridis", edgecolors="black", s=60)
-    axis.set_title(f"{plan.study}: {metric}{_over(found)}, {len(done)} trials", fontsize=10)
+    axis.set_title(f"Sweep {plan.study}: {metric}{_over(found)}, {len(done)} trials", fontsize=10)
     figure.colorbar(image, label=_named(plan, metric))
     return figure
 
@@ -286,7 +286,7 @@ def curves(plan: Plan, found: list[Point], keys: list[str], metrics: list[str]) 
                 **{"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "capsize": 3},
                 **{"label": f"{short(keys[0], keys)} = {line}"},
             )
-        axis.set(xticks=range(len(x)), xlabel=short(keys[-1], keys), ylabel=_named(plan, metric).replace(" (", "\n("))
+        axis.set(xticks=range(len(x)), xlabel=short(keys[-1], keys), ylabel=_named(plan, metric))
         axis.set_xticklabels(_ticks(x))
         axis.grid(alpha=0.3)
     for axis in list(figure.axes)[len(metrics) :]:
@@ -294,7 +294,7 @@ def curves(plan: Plan, found: list[Point], keys: list[str], metrics: list[str]) 
     if len(keys) == 2:
         figure.axes[0].legend(fontsize=8)
     bars = "; bars: standard deviation" if _over(found) else ""
-    figure.suptitle(f"{plan.study}{_over(found)}{bars}", fontsize=10)
+    figure.suptitle(f"Sweep {plan.study}{_over(found)}{bars}", fontsize=10)
     return figure
 
 
@@ -311,12 +311,16 @@ def pareto(plan: Plan, found: list[Point], chosen: list[Point]) -> Figure:
     axis.step([p.mean(x) for p in line], [p.mean(y) for p in line], where=where, color=COLOURS[0], linewidth=1)
     axis.scatter([p.mean(x) for p in line], [p.mean(y) for p in line], color=COLOURS[1], zorder=3, label="Pareto front")
     names = [key for key in plan.search if key != SEED]
+    middle = np.mean([p.mean(x) for p in found if p.complete] or [0])
     for p in line:
+        to_the_left = p.mean(x) > middle  # of its point, where there is room
         text = ", ".join(f"{short(key, names)} {label(value, 4)}" for key, value in p.values.items())
-        axis.annotate(text, (p.mean(x), p.mean(y)), xytext=(5, 5), textcoords="offset points", fontsize=7)
+        place: Any = {"xytext": (-6 if to_the_left else 6, 5), "ha": "right" if to_the_left else "left"}
+        place |= {"textcoords": "offset points", "fontsize": 7}
+        axis.annotate(text, (p.mean(x), p.mean(y)), **place)
     axis.set(xlabel=_named(plan, x), ylabel=_named(plan, y))
     axis.margins(0.15)
     axis.grid(alpha=0.3)
     axis.legend()
-    axis.set_title(f"{plan.study}: Pareto front of {len(found)} points{_over(found)}", fontsize=10)
+    axis.set_title(f"Sweep {plan.study}: Pareto front of {len(found)} points{_over(found)}", fontsize=10)
     return figure
