@@ -142,7 +142,12 @@ def _states(folder: Path, name: str = "s") -> list[str]:
 
 def test_killed_and_started_again_nothing_is_lost_or_doubled(run, here):
     """Two processes; first the sweep itself is killed, then one of those that the next sweep has started."""
-    long = {**GRID["overrides"], "trainer.max_epochs": 6, "data.init_args.batch_size": 8, "checkpoint_every_n_steps": 9}
+    long = {
+        **GRID["overrides"],
+        "trainer.max_epochs": 10,
+        "data.init_args.batch_size": 8,
+        "checkpoint_every_n_steps": 9,
+    }
     changes = {"search": {BETA: [0.5, 2, 4, 8]}, "objectives": {"val/auroc": "maximize"}, "overrides": long}
     line = _write(here, GRID, **changes)
     assert run(line + " --study undisturbed") == 0
@@ -150,7 +155,9 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(run, here):
     folder = here / "lightning_logs/s"
 
     def training() -> list[Path]:
-        return [p.parent.parent for p in folder.glob("trial_*/checkpoints/last.ckpt") if not _done(p.parent.parent)]
+        """Those in the first half of their 360 steps."""
+        trials = [path.parent.parent for path in folder.glob("trial_*/checkpoints/last.ckpt")]
+        return [trial for trial in trials if not _done(trial) and _step(trial) < 180]
 
     _kill(here, [*line.split(), "--jobs", "2"], lambda: any(map(_done, folder.glob("trial_*"))) and training() != [])
     deadline = time.monotonic() + 30
@@ -161,17 +168,14 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(run, here):
     finished = {
         path: path.stat().st_mtime_ns for trial in folder.glob("trial_*") if _done(trial) for path in trial.rglob("*")
     }
-    (stopped, *_) = training()
-    step = torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    stopped = next(trial for trial in folder.glob("trial_*/checkpoints/last.ckpt") if not _done(trial.parent.parent))
+    stopped, step = stopped.parent.parent, _step(stopped.parent.parent)
 
     def kill_one() -> None:
-        begun = time.monotonic()
-        while time.monotonic() < begun + 120:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
             for child in multiprocessing.active_children():
-                if (
-                    _done(stopped)
-                    or torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)["global_step"] > step
-                ):
+                if _done(stopped) or _step(stopped) > step:
                     child.kill()
                     return
             time.sleep(0.01)
@@ -184,6 +188,11 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(run, here):
     assert set(_states(folder)) == {"COMPLETE", "FAIL"}
     assert {path: path.stat().st_mtime_ns for path in finished} == finished, "not run again"
     assert _results(folder) == _results(here / "lightning_logs/undisturbed"), "resumed within an epoch, to the bit"
+
+
+def _step(trial: Path) -> int:
+    """Where its checkpoint stands."""
+    return torch.load(trial / "checkpoints/last.ckpt", weights_only=True)["global_step"]
 
 
 def _done(trial: Path) -> bool:
