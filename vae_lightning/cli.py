@@ -38,7 +38,8 @@ COMMANDS = {
     "predict": "scores and decisions of a checkpoint, as a CSV file",
 }
 TOOLS = {  # commands that are no Trainer's, each with a parser of its own
-    "compare": (compare, "put finished runs side by side: a table, ROC curves, training curves"),
+    "compare": "put finished runs side by side: a table, ROC curves, training curves",
+    "sweep": "many runs over a grid or a search space, that survive any interruption",
 }
 
 
@@ -111,7 +112,7 @@ class CLI(LightningCLI):
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
         assert parser._subcommands_action is not None
-        for name, (_, what) in TOOLS.items():  # dispatched in main; here --help and a misspelt command list them
+        for name, what in TOOLS.items():  # dispatched in main; here --help and a misspelt command list them
             parser._subcommands_action.add_subcommand(name, self.init_parser(), help=what)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -271,21 +272,25 @@ class CLI(LightningCLI):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 2 for what the user got wrong, 1 for an interruption."""
+    """Run a command; the exit code is 0, 2 for what the user got wrong, 1 for an interruption or a failed trial."""
     args = list(sys.argv[1:] if args is None else args)
     verbose = "--verbose" in args or os.environ.get("JSONARGPARSE_DEBUG", "").lower() not in ("", "0", "false")
     args = [arg for arg in args if arg != "--verbose"]
     _be_quiet()
     try:
-        if args and args[0] in TOOLS:
-            TOOLS[args[0]][0].main(args[1:])
-            return 0
+        if args[:1] == ["compare"]:
+            return compare.main(args[1:])
+        if args[:1] == ["sweep"]:
+            from . import sweep  # needs Optuna, an extra
+
+            return sweep.main(args[1:], CLI, _be_quiet)
         check_files(args)
         CLI(_with_checkpoint(args))
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other, once it has cleaned up
         if isinstance(stop, SystemExit) and stop.code != 1:
             raise
-        print("interrupted: resume with the same command and --ckpt_path last", file=sys.stderr)
+        how = "" if args[:1] == ["sweep"] else " and --ckpt_path last"
+        print(f"interrupted: resume with the same command{how}", file=sys.stderr)
         return 1
     except Exception as error:
         message = _user_message(error)

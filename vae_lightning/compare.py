@@ -103,8 +103,8 @@ class Group:
         return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-def main(args: list[str]) -> None:
-    """The command ``compare``.
+def main(args: list[str]) -> int:
+    """Compare runs; the exit code is 0.
 
     Raises:
         UserError: When a path is no finished run, or the folder cannot be written.
@@ -128,6 +128,7 @@ def main(args: list[str]) -> None:
         },
     )
     print(f"{text}\nwritten      {options.out}: comparison.md, comparison.csv, {', '.join(pictures)}")
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:
