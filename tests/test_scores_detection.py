@@ -9,12 +9,14 @@ import pytest
 import sklearn.covariance
 import sklearn.mixture
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 from scipy.stats import chisquare
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
+from vae_lightning.detector import Detector
 from vae_lightning.errors import UserError
 from vae_lightning.likelihoods import Gaussian
 from vae_lightning.models import VAE, Autoencoder
@@ -34,6 +36,7 @@ from vae_lightning.scores import (
     Score,
     held_out_scores,
 )
+from vae_lightning.thresholds import Percentile
 from vae_lightning.whitening import ledoit_wolf, reservoir
 
 SCORES = {
@@ -315,3 +318,29 @@ def test_what_a_model_lacks_is_said_when_it_is_built() -> None:
 def test_unsuitable_arguments(build, says: str) -> None:
     with pytest.raises(UserError, match=says):
         build()
+
+
+def test_thresholds_keep_their_promise_for_scores_that_fit_closely() -> None:
+    # 5 % of new normal samples may raise an alarm; a threshold on the fitted samples themselves lets most do so
+    x, new = torch.randn(2, 400, 30, generator=torch.Generator().manual_seed(0))
+    detector = Detector([KNearestNeighbours(k=1), LatentDensity(components=8)], Percentile(95))
+    detector.fit(Identity(), list(x.split(64)))
+    for name, scores in detector(Identity(), new).items():
+        assert detector.thresholds[name](scores).float().mean() < 0.1, name
+
+
+def test_a_checkpoint_brings_nested_scores_back(tmp_path, model: VAE, batches: list[Tensor]) -> None:
+    torch.manual_seed(0)
+    scores = [
+        Combined([NAP(["hidden"]), InputComplexity(NegativeELBO(samples=2), "zlib")]),
+        LatentDensity(components=2),
+    ]
+    saved = VAE([10], network=MLP([32, 16]), latent_dim=2, scores=scores)
+    saved.eval()
+    saved.detector.fit(saved, batches)
+    trainer = Trainer(max_epochs=0, logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.strategy.connect(saved)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = VAE.load_from_checkpoint(tmp_path / "model.ckpt").eval()
+    for name, expected in saved.detector(saved, batches[0]).items():
+        torch.testing.assert_close(loaded.detector(loaded, batches[0])[name], expected)

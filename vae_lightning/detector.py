@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UserError
-from .scores import Score
+from .scores import Score, held_out_scores
 from .thresholds import Threshold
 
 
@@ -49,12 +49,14 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        """Fit scores, then thresholds, on batches (B, *input_shape) of normal samples."""
-        for score in self.scores.values():
+        """Fit scores and thresholds on batches (B, *input_shape) of normal samples.
+
+        A fitted score is lower on the samples that it was fitted on than on new ones; thresholds are therefore fitted
+        on scores of samples that a copy of the score has not seen, or they would raise too many alarms.
+        """
+        for name, score in self.scores.items():
+            self.thresholds[name].fit(held_out_scores(score, model, batches))
             score.fit(model, batches)
-        passes = [self(model, x) for x in batches]
-        for name, threshold in self.thresholds.items():
-            threshold.fit(torch.cat([scores[name] for scores in passes]))
 
     def forward(self, model: Any, x: Tensor) -> dict[str, Tensor]:
         """Each score of each sample: (B, *input_shape) → {name: (B,)}."""
