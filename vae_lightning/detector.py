@@ -48,13 +48,16 @@ class Detector(nn.Module):
             score.check(model)
 
     @torch.no_grad()
-    def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        """Fit scores, then thresholds, on batches (B, *input_shape) of normal samples."""
-        for score in self.scores.values():
-            score.fit(model, batches)
-        passes = [self(model, x) for x in batches]
-        for name, threshold in self.thresholds.items():
-            threshold.fit(torch.cat([scores[name] for scores in passes]))
+    def fit(self, model: Any, val: Iterable[Tensor], train: Iterable[Tensor] | None = None) -> None:
+        """Fit scores, then thresholds on scores that are as those of new samples, see :meth:`Score.calibrate`.
+
+        Args:
+            model: What is scored.
+            val: Batches (B, *input_shape) of normal validation samples.
+            train: Of training samples, for scores that are fitted on those; without, they take validation samples.
+        """
+        for name, score in self.scores.items():
+            self.thresholds[name].fit(score.calibrate(model, val, train))
 
     def forward(self, model: Any, x: Tensor) -> dict[str, Tensor]:
         """Each score of each sample: (B, *input_shape) → {name: (B,)}."""

@@ -42,6 +42,7 @@ class Autoencoder(AnomalyModel):
         self.likelihood.build(self.input_shape)
         self.encoder = network.encoder(self.input_shape, self.posterior_parameters * latent_dim)
         self.decoder = network.decoder(latent_dim, self.likelihood.heads, self.input_shape)
+        self.detector.check(self)  # again: only now is it known whether there are hidden layers
 
     def objective(self, x: Tensor, beta: float) -> dict[str, Tensor]:
         nll = -self.likelihood.log_prob(self.decode(self.encode(x)), x)
@@ -50,6 +51,10 @@ class Autoencoder(AnomalyModel):
     def encode(self, x: Tensor) -> Tensor:
         """(B, *input_shape) → z (B, latent_dim)."""
         return self.encoder(x)
+
+    def hidden(self, x: Tensor) -> list[Tensor]:
+        """Activations of the encoder's hidden layers: (B, *input_shape) → [(B, features), …]."""
+        return self.encoder.hidden(x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Z (..., latent_dim) → parameters of the likelihood (..., heads, *input_shape)."""
