@@ -34,7 +34,6 @@ from vae_lightning.scores import (
     ReconstructionError,
     ReconstructionProbability,
     Score,
-    held_out_scores,
 )
 from vae_lightning.thresholds import Percentile
 from vae_lightning.whitening import ledoit_wolf, reservoir
@@ -44,9 +43,9 @@ SCORES = {
     "SAP-hidden": lambda: SAP(["hidden"]),
     "NAP": lambda: NAP(),
     "Mahalanobis": lambda: Mahalanobis(),
-    "Mahalanobis-errors": lambda: Mahalanobis(errors=True),
+    "Mahalanobis-errors": lambda: Mahalanobis(["code", "difference", "errors"]),
     "LatentDensity": lambda: LatentDensity(components=4),
-    "LatentDensity-errors": lambda: LatentDensity(components=2, errors=True),
+    "LatentDensity-errors": lambda: LatentDensity(2, ["difference", "errors"]),
     "KNearestNeighbours": lambda: KNearestNeighbours(),
     "ReconstructionProbability": lambda: ReconstructionProbability(),
     "LikelihoodRegret": lambda: LikelihoodRegret(steps=20),
@@ -254,7 +253,7 @@ def test_pathway_scores_by_hand(model: VAE, batches: list[Tensor]) -> None:
     d.append((model.encoder[-1](x) - model.encoder[-1](r))[:, :2])
     torch.testing.assert_close(SAP()(model, samples(5, 4)), torch.cat(d, 1).square().sum(1))
     torch.testing.assert_close(SAP(["input"])(model, samples(5, 4)) / 10, ReconstructionError()(model, samples(5, 4)))
-    torch.testing.assert_close(NAP().features(model, samples(5, 4)), torch.cat(d, 1))
+    torch.testing.assert_close(NAP().represent(model, samples(5, 4)), torch.cat(d, 1))
     nap = NAP(capacity=10_000)
     nap.fit(model, batches)
     # the mean squared distance of what Σ was fitted on is its rank, at most: less where the shrinkage adds variance
@@ -281,9 +280,26 @@ def test_held_out_scores_have_not_seen_their_sample() -> None:
     score = KNearestNeighbours(k=1)
     score.fit(Identity(), [x])
     assert score(Identity(), x).max() < 1e-2
-    held_out = held_out_scores(KNearestNeighbours(k=1), Identity(), list(x.split(7)))
+    held_out = KNearestNeighbours(k=1).calibrate(Identity(), list(x.split(7)))
     assert len(held_out) == 60
     assert held_out.mean() == pytest.approx(float(score(Identity(), new).mean()), rel=0.1)
+
+
+@torch.no_grad()
+def test_scores_are_fitted_on_the_split_they_ask_for(model: VAE, batches: list[Tensor]) -> None:
+    train, x = [samples(400, 6)], samples(20, 7)
+    for build in (
+        lambda on: LatentDensity(2, fit_on=on),
+        lambda on: NAP(fit_on=on),
+        lambda on: KNearestNeighbours(fit_on=on),
+    ):
+        for on, expected in (("train", train), ("val", batches)):
+            calibrated, fitted = build(on), build(on)
+            scores = calibrated.calibrate(model, batches, train)
+            fitted.fit(model, expected)
+            torch.testing.assert_close(calibrated(model, x), fitted(model, x))
+            if on == "train":
+                torch.testing.assert_close(scores, torch.cat([fitted(model, b) for b in batches]))
 
 
 def test_what_a_model_lacks_is_said_when_it_is_built() -> None:
@@ -305,6 +321,7 @@ def test_what_a_model_lacks_is_said_when_it_is_built() -> None:
     [
         (lambda: NAP([]), "layers = \\[\\]"),
         (lambda: SAP(["output"]), "layers = \\['output'\\]"),  # type: ignore[list-item]
+        (lambda: Mahalanobis([]), "features = \\[\\]"),
         (lambda: Mahalanobis(capacity=1), "capacity = 1"),
         (lambda: LatentDensity(components=0), "components = 0"),
         (lambda: LatentDensity(regularization=0), "regularization = 0"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UserError
-from .scores import Score, held_out_scores
+from .scores import Score
 from .thresholds import Threshold
 
 
@@ -48,15 +48,16 @@ class Detector(nn.Module):
             score.check(model)
 
     @torch.no_grad()
-    def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        """Fit scores and thresholds on batches (B, *input_shape) of normal samples.
+    def fit(self, model: Any, val: Iterable[Tensor], train: Iterable[Tensor] | None = None) -> None:
+        """Fit scores, then thresholds on scores that are as those of new samples, see :meth:`Score.calibrate`.
 
-        A fitted score is lower on the samples that it was fitted on than on new ones; thresholds are therefore fitted
-        on scores of samples that a copy of the score has not seen, or they would raise too many alarms.
+        Args:
+            model: What is scored.
+            val: Batches (B, *input_shape) of normal validation samples.
+            train: Of training samples, for scores that are fitted on those; without, they take validation samples.
         """
         for name, score in self.scores.items():
-            self.thresholds[name].fit(held_out_scores(score, model, batches))
-            score.fit(model, batches)
+            self.thresholds[name].fit(score.calibrate(model, val, train))
 
     def forward(self, model: Any, x: Tensor) -> dict[str, Tensor]:
         """Each score of each sample: (B, *input_shape) → {name: (B,)}."""

@@ -20,18 +20,23 @@ from .errors import UserError
 from .networks import Blocks
 from .whitening import ledoit_wolf, reservoir
 
+FitOn = Literal["train", "val"]
+
 
 class Score(nn.Module):
     """(model, x) → (B,). Deterministic, and of each sample alone: no matter how samples are batched.
 
-    A score may be fitted on normal validation samples; what it learns there are buffers, which travel in the
-    checkpoint whatever their shape.
+    A score may be fitted on normal samples; what it learns there are buffers, which travel in the checkpoint whatever
+    their shape.
 
     Attributes:
         requires: Methods that a model must have to be scored.
+        fit_on: ``train``: training samples, for what needs many of them. ``val``: validation samples, for what the
+            encoder has made small on those that it was trained on. None: nothing is fitted.
     """
 
     requires: tuple[str, ...] = ("reconstruct",)
+    fit_on: FitOn | None = None
 
     def check(self, model: nn.Module) -> None:
         """Raise a UserError if the model lacks what this score needs."""
@@ -51,6 +56,21 @@ class Score(nn.Module):
     def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
         """Fit on normal samples. ``batches`` can be gone through as often as needed."""
 
+    def calibrate(self, model: Any, val: Iterable[Tensor], train: Iterable[Tensor] | None = None) -> Tensor:
+        """Fit on what ``fit_on`` says and give the score of each validation sample, as if it had not been fitted on.
+
+        A fitted score is lower on its own samples than on new ones. Where it is fitted on validation samples, or for
+        want of others, each of them is scored by a copy that was fitted on the half of them without it.
+        """
+        samples = train if self.fit_on == "train" and train is not None else val
+        copies = []
+        if self.fit_on is not None and samples is val:
+            copies = [copy.deepcopy(self), copy.deepcopy(self)]
+            for half, fitted in enumerate(copies):
+                fitted.fit(model, _EverySecond(val, 1 - half))
+        self.fit(model, samples)
+        return torch.cat([_alternate(copies or [self], model, x) for x in val])
+
     @abstractmethod
     def forward(self, model: Any, x: Tensor) -> Tensor:
         """The score of each sample: (B, *input_shape) → (B,)."""
@@ -61,6 +81,22 @@ class Score(nn.Module):
             if buffer is not None and saved is not None and saved.shape != buffer.shape:
                 self._buffers[name] = torch.empty_like(saved, device=buffer.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class _EverySecond:
+    """Every second sample of all batches, as often as they are asked for."""
+
+    def __init__(self, batches: Iterable[Tensor], start: int) -> None:
+        self.batches, self.start = batches, start
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (x[self.start :: 2] for x in self.batches if len(x) > self.start)
+
+
+def _alternate(scores: list[Any], model: Any, x: Tensor) -> Tensor:
+    """Scores of x, the i-th by the i-th score and then from the first one again."""
+    found = torch.stack([score(model, x) for score in scores])
+    return found[torch.arange(len(x)) % len(scores), torch.arange(len(x))]
 
 
 class ReconstructionError(Score):
@@ -188,6 +224,7 @@ class InputComplexity(Score):
     def __init__(self, score: Score | None = None, compressor: Literal["png", "zlib"] = "png") -> None:
         super().__init__()
         self.score, self.compressor = score or NegativeELBO(), compressor
+        self.fit_on = self.score.fit_on
 
     def check(self, model: nn.Module) -> None:
         self.score.check(model)
@@ -212,6 +249,7 @@ class InputComplexity(Score):
 
 
 Layer = Literal["input", "hidden", "latent"]
+Feature = Literal["code", "difference", "errors"]
 
 
 class SAP(Score):
@@ -235,11 +273,11 @@ class SAP(Score):
 class Whitened(Score):
     """(f(x) − m)ᵀ Σ⁻¹ (f(x) − m): a squared Mahalanobis distance, of features that a subclass names.
 
-    m and Σ are those of normal validation samples; Σ is shrunk as Ledoit and Wolf have it, so any number of samples
-    from 2 upwards gives one that can be inverted. Samples on which the encoder was trained would not do: their
-    differences are smaller than those of new ones.
+    m and Σ are those of normal samples; Σ is shrunk as Ledoit and Wolf have it, so any number of samples from 2 upwards
+    gives one that can be inverted.
 
     Args:
+        fit_on: ``train`` or ``val`` samples.
         capacity: Samples that are fitted on at most.
         rank: Directions of Σ that are kept apart at most; the others share their mean variance.
     """
@@ -249,25 +287,25 @@ class Whitened(Score):
     precision: Tensor
     rest: Tensor
 
-    def __init__(self, capacity: int = 2048, rank: int = 512) -> None:
+    def __init__(self, fit_on: FitOn = "val", capacity: int = 2048, rank: int = 512) -> None:
         super().__init__()
         _at_least(2, self, capacity=capacity)
         _at_least(1, self, rank=rank)
-        self.capacity, self.rank = capacity, rank
+        self.fit_on, self.capacity, self.rank = fit_on, capacity, rank
         for name in ("center", "directions", "precision", "rest"):
             self.register_buffer(name, torch.empty(0))
 
     @abstractmethod
-    def features(self, model: Any, x: Tensor) -> Tensor:
+    def represent(self, model: Any, x: Tensor) -> Tensor:
         """(B, *input_shape) → (B, D)."""
 
     def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        rows = reservoir((self.features(model, x) for x in batches), self.capacity, 2, type(self).__name__)
+        rows = reservoir((self.represent(model, x) for x in batches), self.capacity, 2, type(self).__name__)
         mean, directions, variances, rest = (part.to(rows) for part in ledoit_wolf(rows, self.rank))
         self.center, self.directions, self.precision, self.rest = mean, directions, 1 / variances, 1 / rest
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
-        d = self.features(model, x) - self.center
+        d = self.represent(model, x) - self.center
         along = (d @ self.directions).square()
         outside = (d.square().sum(1) - along.sum(1)).clamp_min(0)
         return along @ self.precision + self.rest * outside
@@ -281,55 +319,61 @@ class NAP(Whitened):
 
     Args:
         layers: Which differences.
-        capacity, rank: See :class:`Whitened`.
+        fit_on, capacity, rank: See :class:`Whitened`.
     """
 
     def __init__(
         self,
         layers: list[Layer] = ["input", "hidden", "latent"],  # noqa: B006 (never changed)
+        fit_on: FitOn = "val",
         capacity: int = 2048,
         rank: int = 512,
     ) -> None:
-        super().__init__(capacity, rank)
+        super().__init__(fit_on, capacity, rank)
         self.layers, self.requires = list(layers), _methods(self, layers)
 
-    def features(self, model: Any, x: Tensor) -> Tensor:
+    def represent(self, model: Any, x: Tensor) -> Tensor:
         return torch.cat(differences(model, x, self.layers), 1)
 
 
 class Mahalanobis(Whitened):
-    """(μ(x) − m)ᵀ Σ⁻¹ (μ(x) − m), of the code and, if asked for, of the logarithms of the layers' errors.
+    """(f(x) − m)ᵀ Σ⁻¹ (f(x) − m), of the code or of more features.
 
     Denouden et al. 2018, "Improving Reconstruction Autoencoder Out-of-distribution Detection with Mahalanobis
     Distance".
 
     Args:
-        errors: Add log ‖h_l(x) − h_l(x̂)‖² of each layer l, from x to the code, to the features.
-        capacity, rank: See :class:`Whitened`.
+        features: Any of ``code``: μ(x); ``difference``: μ(x) − μ(x̂); ``errors``: log ‖h_l(x) − h_l(x̂)‖² in each layer
+            l, from x to the code.
+        fit_on, capacity, rank: See :class:`Whitened`.
     """
 
-    requires: tuple[str, ...] = ("encode",)
+    def __init__(
+        self,
+        features: list[Feature] = ["code"],  # noqa: B006 (never changed)
+        fit_on: FitOn = "train",
+        capacity: int = 8192,
+        rank: int = 512,
+    ) -> None:
+        super().__init__(fit_on, capacity, rank)
+        self.features, self.requires = list(features), _methods_for(self, features)
 
-    def __init__(self, errors: bool = False, capacity: int = 2048, rank: int = 512) -> None:
-        super().__init__(capacity, rank)
-        self.errors, self.requires = errors, ("encode", *(_methods(self, _LAYERS) if errors else ()))
-
-    def features(self, model: Any, x: Tensor) -> Tensor:
-        return latents(model, x, self.errors)
+    def represent(self, model: Any, x: Tensor) -> Tensor:
+        return latent_features(model, x, self.features)
 
 
 class LatentDensity(Score):
-    """−log Σ_k w_k N(μ(x); m_k, Σ_k) in nats: a mixture of Gaussians fitted to the codes of normal samples by EM.
+    """−log Σ_k w_k N(f(x); m_k, Σ_k) in nats: a mixture of Gaussians fitted to features of normal samples by EM.
 
     Args:
         components: Of the mixture.
-        regularization: Added to the diagonal of each Σ_k, as a share of the codes' mean variance.
-        errors: As for :class:`Mahalanobis`.
+        features: As for :class:`Mahalanobis`.
+        regularization: Added to the diagonal of each Σ_k, as a share of the features' mean variance.
+        fit_on: ``train`` or ``val`` samples; each component has a covariance matrix to learn from its own share.
         capacity: Samples that are fitted on at most.
         seed: Of the k-means that EM starts from.
     """
 
-    requires: tuple[str, ...] = ("encode",)
     means: Tensor
     cholesky: Tensor
     log_weights: Tensor
@@ -337,8 +381,9 @@ class LatentDensity(Score):
     def __init__(
         self,
         components: int = 10,
+        features: list[Feature] = ["code"],  # noqa: B006 (never changed)
         regularization: float = 0.01,
-        errors: bool = False,
+        fit_on: FitOn = "train",
         capacity: int = 8192,
         seed: int = 0,
     ) -> None:
@@ -346,15 +391,17 @@ class LatentDensity(Score):
         _at_least(1, self, components=components, capacity=capacity)
         if not 0 < regularization < math.inf:
             raise UserError(f"LatentDensity: regularization = {regularization} must be positive")
-        self.components, self.regularization, self.errors = components, regularization, errors
-        self.capacity, self.seed = capacity, seed
-        self.requires = ("encode", *(_methods(self, _LAYERS) if errors else ()))
+        self.components, self.features, self.regularization = components, list(features), regularization
+        self.fit_on, self.capacity, self.seed = fit_on, capacity, seed
+        self.requires = _methods_for(self, features)
         for name in ("means", "cholesky", "log_weights"):
             self.register_buffer(name, torch.empty(0))
 
     def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
         needed = 2 * self.components
-        rows = reservoir((latents(model, x, self.errors) for x in batches), self.capacity, needed, "LatentDensity")
+        rows = reservoir(
+            (latent_features(model, x, self.features) for x in batches), self.capacity, needed, "LatentDensity"
+        )
         codes = rows.double().cpu().numpy()
         floor = max(self.regularization * float(codes.var(0).mean()), 1e-12)
         mixture = GaussianMixture(self.components, reg_covar=floor, random_state=self.seed, max_iter=200).fit(codes)
@@ -364,7 +411,7 @@ class LatentDensity(Score):
         self.log_weights = (torch.from_numpy(mixture.weights_).log() + constant).to(rows)
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
-        d = latents(model, x, self.errors)[:, None] - self.means  # (B, K, D)
+        d = latent_features(model, x, self.features)[:, None] - self.means  # (B, K, D)
         distance = torch.einsum("bkd,kde->bke", d, self.cholesky).square().sum(2)
         return -(self.log_weights - 0.5 * distance).logsumexp(1)
 
@@ -377,17 +424,18 @@ class KNearestNeighbours(Score):
 
     Args:
         k: Neighbours.
+        fit_on: ``train`` or ``val`` samples.
         capacity: Codes that are kept at most.
     """
 
     requires: tuple[str, ...] = ("encode",)
     codes: Tensor
 
-    def __init__(self, k: int = 5, capacity: int = 8192) -> None:
+    def __init__(self, k: int = 5, fit_on: FitOn = "train", capacity: int = 8192) -> None:
         super().__init__()
         _at_least(1, self, k=k)
         _at_least(k, self, capacity=capacity)
-        self.k, self.capacity = k, capacity
+        self.k, self.fit_on, self.capacity = k, fit_on, capacity
         self.register_buffer("codes", torch.empty(0))
 
     def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
@@ -400,8 +448,7 @@ class KNearestNeighbours(Score):
 class Combined(Score):
     """Σ_i w_i (s_i(x) − m_i) / d_i: several scores, brought to a common scale on normal validation samples.
 
-    m_i is the mean and d_i the standard deviation of s_i on normal samples that the score was not fitted on: half of
-    the samples calibrate a copy that is fitted on the other half, and the other way round.
+    m_i is the mean and d_i the standard deviation of s_i on normal validation samples that s_i was not fitted on.
 
     Args:
         scores: At least two.
@@ -426,38 +473,25 @@ class Combined(Score):
         for score in self.scores:
             score.check(model)
 
+    @property
+    def fit_on(self) -> FitOn | None:  # type: ignore[override]
+        sources = {score.fit_on for score in self.scores}
+        return "val" if "val" in sources else "train" if "train" in sources else None
+
     def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        held_out = torch.stack([held_out_scores(score, model, batches) for score in self.scores])
-        self.mean, self.std = held_out.mean(1), held_out.std(1).clamp_min(1e-12)
-        for score in self.scores:
-            score.fit(model, batches)
+        self.calibrate(model, batches)
+
+    def calibrate(self, model: Any, val: Iterable[Tensor], train: Iterable[Tensor] | None = None) -> Tensor:
+        scores = torch.stack([score.calibrate(model, val, train) for score in self.scores], 1)
+        self.mean, self.std = scores.mean(0), scores.std(0).clamp_min(1e-12)
+        return self._combine(scores)
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
-        scores = torch.stack([score(model, x) for score in self.scores], 1)
+        return self._combine(torch.stack([score(model, x) for score in self.scores], 1))
+
+    def _combine(self, scores: Tensor) -> Tensor:
         weights = torch.tensor(self.weights or [1 / len(self.scores)] * len(self.scores)).to(scores)
         return (scores - self.mean) / self.std @ weights
-
-
-def held_out_scores(score: Score, model: Any, batches: Iterable[Tensor]) -> Tensor:
-    """The score of each normal sample, by a copy that was fitted on the half of the samples without it."""
-    if type(score).fit is Score.fit:  # nothing is fitted, so nothing is too well fitted
-        return torch.cat([score(model, x) for x in batches])
-    parts = []
-    for half in (0, 1):
-        fitted = copy.deepcopy(score)
-        fitted.fit(model, _Every(batches, 1 - half))
-        parts += [fitted(model, x) for x in _Every(batches, half)]
-    return torch.cat(parts)
-
-
-class _Every:
-    """Every second sample of all batches, as often as they are asked for."""
-
-    def __init__(self, batches: Iterable[Tensor], start: int) -> None:
-        self.batches, self.start = batches, start
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (x[self.start :: 2] for x in self.batches)
 
 
 _LAYERS: list[Layer] = ["input", "hidden", "latent"]
@@ -477,13 +511,15 @@ def differences(model: Any, x: Tensor, layers: list[Layer]) -> list[Tensor]:
     return found
 
 
-def latents(model: Any, x: Tensor, errors: bool) -> Tensor:
-    """μ(x), with the logarithms of the layers' errors behind it: (B, *input_shape) → (B, D)."""
-    mu = model.encode(x)
-    if not errors:
-        return mu
-    logs = [d.square().sum(1, keepdim=True).clamp_min(1e-12).log() for d in differences(model, x, _LAYERS)]
-    return torch.cat([mu, *logs], 1)
+def latent_features(model: Any, x: Tensor, features: list[Feature]) -> Tensor:
+    """The features next to each other: (B, *input_shape) → (B, D)."""
+    found = [model.encode(x)] if "code" in features else []
+    if "errors" in features or "difference" in features:
+        layers = differences(model, x, _LAYERS if "errors" in features else ["latent"])
+        found += [layers[-1]] if "difference" in features else []
+        if "errors" in features:
+            found.append(torch.stack([d.square().sum(1).clamp_min(1e-12).log() for d in layers], 1))
+    return torch.cat(found, 1)
 
 
 def _methods(score: Score, layers: list[Layer]) -> tuple[str, ...]:
@@ -491,6 +527,17 @@ def _methods(score: Score, layers: list[Layer]) -> tuple[str, ...]:
     if not layers or not set(layers) <= set(_LAYERS):
         raise UserError(f"{type(score).__name__}: layers = {layers} must name at least one of {', '.join(_LAYERS)}")
     return ("reconstruct", *(["hidden"] if "hidden" in layers else []), *(["encode"] if "latent" in layers else []))
+
+
+def _methods_for(score: Score, features: list[Feature]) -> tuple[str, ...]:
+    """What a model must have for these features."""
+    if not features or not set(features) <= {"code", "difference", "errors"}:
+        raise UserError(
+            f"{type(score).__name__}: features = {features} must name at least one of code, difference, errors"
+        )
+    if "errors" in features:
+        return _methods(score, _LAYERS)
+    return ("encode", "reconstruct") if "difference" in features else ("encode",)
 
 
 def _at_least(minimum: int, score: Score, **arguments: int) -> None:

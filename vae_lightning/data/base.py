@@ -224,7 +224,14 @@ class AnomalyDataModule(LightningDataModule):
 
     def calibration_dataloader(self) -> Loader:
         """The normal validation samples, all of them on every rank: what scores and thresholds are fitted on."""
-        loader = self.loader("calibration")
+        return self._whole("calibration")
+
+    def reference_dataloader(self) -> Loader:
+        """The training samples, all of them on every rank: what scores are fitted on that need many samples."""
+        return self._whole("train")
+
+    def _whole(self, split: str) -> Loader:
+        loader = self.loader(split)
         loader.rank, loader.world = 0, 1
         return loader
 

@@ -203,9 +203,9 @@ class AnomalyModel(LightningModule):
 
     @torch.inference_mode(False)
     def calibrate(self) -> None:
-        """Fit the detector on the normal validation samples, all of them on every rank: no rank needs another."""
-        loader = self.trainer.datamodule.calibration_dataloader()  # type: ignore[attr-defined]
-        self.detector.fit(self, _Inputs(loader))
+        """Fit the detector on normal samples, all of them on every rank: no rank needs another."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.detector.fit(self, _Inputs(data.calibration_dataloader()), _Inputs(data.reference_dataloader()))
 
     def noise(self, *shape: int) -> Tensor:
         """Standard normal noise on the model's device, keyed by (seed, rank, step)."""
