@@ -14,13 +14,14 @@ from PIL import Image
 from scipy.stats import chisquare
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from vae_lightning.detector import Detector
 from vae_lightning.errors import UserError
 from vae_lightning.likelihoods import Gaussian
 from vae_lightning.models import VAE, Autoencoder
-from vae_lightning.networks import MLP
+from vae_lightning.networks import MLP, Conv
 from vae_lightning.scores import (
     NAP,
     SAP,
@@ -34,6 +35,7 @@ from vae_lightning.scores import (
     ReconstructionError,
     ReconstructionProbability,
     Score,
+    latent_features,
 )
 from vae_lightning.thresholds import Percentile
 from vae_lightning.whitening import ledoit_wolf, reservoir
@@ -45,7 +47,7 @@ SCORES = {
     "Mahalanobis": lambda: Mahalanobis(),
     "Mahalanobis-errors": lambda: Mahalanobis(["code", "difference", "errors"]),
     "LatentDensity": lambda: LatentDensity(components=4),
-    "LatentDensity-errors": lambda: LatentDensity(2, ["difference", "errors"]),
+    "LatentDensity-errors": lambda: LatentDensity(2, ["code", "difference", "errors", "blocks"]),
     "KNearestNeighbours": lambda: KNearestNeighbours(),
     "ReconstructionProbability": lambda: ReconstructionProbability(),
     "LikelihoodRegret": lambda: LikelihoodRegret(steps=20),
@@ -143,12 +145,28 @@ def test_mahalanobis_is_scikit_learns(n: int) -> None:
 def test_latent_density_is_scikit_learns() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.cat([torch.randn(200, 3, generator=generator) + m for m in (0.0, 5.0)])
+    x = x * torch.tensor([1.0, 10.0, 0.1]) - 3
     score = LatentDensity(components=2, regularization=1e-3)
     score.fit(Identity(), x.split(100))
-    floor = 1e-3 * float(x.double().var(0, correction=0).mean())
-    truth = sklearn.mixture.GaussianMixture(2, reg_covar=floor, random_state=0, max_iter=200).fit(x.double().numpy())
+    scaler = StandardScaler().fit(x.double().numpy())
+    truth = sklearn.mixture.GaussianMixture(2, reg_covar=1e-3, random_state=0, max_iter=200)
+    truth.fit(scaler.transform(x.double().numpy()))
     new = 4 * torch.randn(50, 3, generator=generator)
-    np.testing.assert_allclose(score(Identity(), new), -truth.score_samples(new.double().numpy()), rtol=1e-4)
+    expected = np.log(scaler.scale_).sum() - truth.score_samples(scaler.transform(new.double().numpy()))
+    np.testing.assert_allclose(score(Identity(), new), expected, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_features_of_images_say_where_the_error_is() -> None:
+    torch.manual_seed(0)
+    model = VAE([3, 14, 28], network=Conv([4]), latent_dim=2).eval()
+    x = torch.rand(5, 3, 14, 28)
+    features = latent_features(model, x, ["code", "difference", "errors", "blocks"])
+    assert features.shape == (5, 2 + 2 + 3 + 49)
+    torch.testing.assert_close(features[:, :2], model.encode(x))
+    d = (x - model.reconstruct(x)).square()
+    torch.testing.assert_close(features[:, 4].exp(), d.sum((1, 2, 3)))
+    torch.testing.assert_close(features[:, -1].exp(), d[:, :, -2:, -4:].mean((1, 2, 3)))
 
 
 def test_nearest_neighbours_are_scikit_learns() -> None:

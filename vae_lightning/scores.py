@@ -8,10 +8,11 @@ import math
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
@@ -249,7 +250,7 @@ class InputComplexity(Score):
 
 
 Layer = Literal["input", "hidden", "latent"]
-Feature = Literal["code", "difference", "errors"]
+Feature = Literal["code", "difference", "errors", "blocks"]
 
 
 class SAP(Score):
@@ -344,7 +345,8 @@ class Mahalanobis(Whitened):
 
     Args:
         features: Any of ``code``: μ(x); ``difference``: μ(x) − μ(x̂); ``errors``: log ‖h_l(x) − h_l(x̂)‖² in each layer
-            l, from x to the code.
+            l, from x to the code; ``blocks``: log of the mean (x − x̂)² in each of 7 × 7 blocks of an image, of each
+            feature of a table: not how large the error is but where.
         fit_on, capacity, rank: See :class:`Whitened`.
     """
 
@@ -365,10 +367,13 @@ class Mahalanobis(Whitened):
 class LatentDensity(Score):
     """−log Σ_k w_k N(f(x); m_k, Σ_k) in nats: a mixture of Gaussians fitted to features of normal samples by EM.
 
+    Zong et al. 2018, "Deep Autoencoding Gaussian Mixture Model for Unsupervised Anomaly Detection", eq. 6, without the
+    estimation network: the mixture is scikit-learn's.
+
     Args:
         components: Of the mixture.
         features: As for :class:`Mahalanobis`.
-        regularization: Added to the diagonal of each Σ_k, as a share of the features' mean variance.
+        regularization: Added to the diagonal of each Σ_k, as a share of each feature's variance.
         fit_on: ``train`` or ``val`` samples; each component has a covariance matrix to learn from its own share.
         capacity: Samples that are fitted on at most.
         seed: Of the k-means that EM starts from.
@@ -382,7 +387,7 @@ class LatentDensity(Score):
         self,
         components: int = 10,
         features: list[Feature] = ["code"],  # noqa: B006 (never changed)
-        regularization: float = 0.01,
+        regularization: float = 0.03,
         fit_on: FitOn = "train",
         capacity: int = 8192,
         seed: int = 0,
@@ -402,13 +407,15 @@ class LatentDensity(Score):
         rows = reservoir(
             (latent_features(model, x, self.features) for x in batches), self.capacity, needed, "LatentDensity"
         )
-        codes = rows.double().cpu().numpy()
-        floor = max(self.regularization * float(codes.var(0).mean()), 1e-12)
-        mixture = GaussianMixture(self.components, reg_covar=floor, random_state=self.seed, max_iter=200).fit(codes)
-        cholesky = torch.from_numpy(mixture.precisions_cholesky_)
-        constant = cholesky.diagonal(dim1=1, dim2=2).log().sum(1) - codes.shape[1] / 2 * math.log(2 * math.pi)
-        self.means, self.cholesky = torch.from_numpy(mixture.means_).to(rows), cholesky.to(rows)
-        self.log_weights = (torch.from_numpy(mixture.weights_).log() + constant).to(rows)
+        rows, like = rows.double().cpu(), rows
+        center, scale = rows.mean(0), rows.std(0, correction=0).clamp_min(1e-6)
+        mixture = GaussianMixture(
+            self.components, reg_covar=self.regularization, random_state=self.seed, max_iter=200
+        ).fit(((rows - center) / scale).numpy())
+        cholesky = torch.from_numpy(mixture.precisions_cholesky_) / scale[:, None]  # of the features as they come
+        constant = cholesky.diagonal(dim1=1, dim2=2).log().sum(1) - rows.shape[1] / 2 * math.log(2 * math.pi)
+        self.means, self.cholesky = (torch.from_numpy(mixture.means_) * scale + center).to(like), cholesky.to(like)
+        self.log_weights = (torch.from_numpy(mixture.weights_).log() + constant).to(like)
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         d = latent_features(model, x, self.features)[:, None] - self.means  # (B, K, D)
@@ -514,12 +521,19 @@ def differences(model: Any, x: Tensor, layers: list[Layer]) -> list[Tensor]:
 def latent_features(model: Any, x: Tensor, features: list[Feature]) -> Tensor:
     """The features next to each other: (B, *input_shape) → (B, D)."""
     found = [model.encode(x)] if "code" in features else []
-    if "errors" in features or "difference" in features:
-        layers = differences(model, x, _LAYERS if "errors" in features else ["latent"])
+    if set(features) != {"code"}:
+        layers = differences(model, x, _LAYERS if "errors" in features else ["input", "latent"])
         found += [layers[-1]] if "difference" in features else []
         if "errors" in features:
-            found.append(torch.stack([d.square().sum(1).clamp_min(1e-12).log() for d in layers], 1))
+            found.append(_log(torch.stack([d.square().sum(1) for d in layers], 1)))
+        if "blocks" in features:
+            squares = layers[0].square().view_as(x)
+            found.append(_log(F.adaptive_avg_pool2d(squares.mean(1), 7).flatten(1) if x.ndim == 4 else squares))
     return torch.cat(found, 1)
+
+
+def _log(errors: Tensor) -> Tensor:
+    return errors.clamp_min(1e-9).log()
 
 
 def _methods(score: Score, layers: list[Layer]) -> tuple[str, ...]:
@@ -531,13 +545,12 @@ def _methods(score: Score, layers: list[Layer]) -> tuple[str, ...]:
 
 def _methods_for(score: Score, features: list[Feature]) -> tuple[str, ...]:
     """What a model must have for these features."""
-    if not features or not set(features) <= {"code", "difference", "errors"}:
-        raise UserError(
-            f"{type(score).__name__}: features = {features} must name at least one of code, difference, errors"
-        )
+    known = get_args(Feature)
+    if not features or not set(features) <= set(known):
+        raise UserError(f"{type(score).__name__}: features = {features} must name at least one of {', '.join(known)}")
     if "errors" in features:
         return _methods(score, _LAYERS)
-    return ("encode", "reconstruct") if "difference" in features else ("encode",)
+    return ("encode",) if set(features) == {"code"} else ("encode", "reconstruct")
 
 
 def _at_least(minimum: int, score: Score, **arguments: int) -> None:
