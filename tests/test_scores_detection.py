@@ -194,8 +194,13 @@ def test_reservoir_is_a_uniform_draw_of_bounded_size() -> None:
     ("score", "needed"), [(LatentDensity(components=10), 20), (KNearestNeighbours(k=8), 8), (Mahalanobis(), 2)]
 )
 def test_too_few_calibration_samples(score: Score, needed: int) -> None:
-    with pytest.raises(UserError, match=f"{type(score).__name__} needs {needed} normal .* there are {needed - 1}"):
+    with pytest.raises(UserError, match=f"{type(score).__name__} needs {needed} normal .* got {needed - 1}"):
         score.fit(Identity(), [torch.randn(needed - 1, 3)])
+
+
+def test_a_ruined_model_is_not_fitted_on() -> None:
+    with pytest.raises(UserError, match="Mahalanobis cannot be fitted: the model's outputs are NaN"):
+        Mahalanobis().fit(Identity(), [torch.full((9, 3), math.nan)])
 
 
 def linear_model(sigma: float) -> tuple[VAE, Tensor]:

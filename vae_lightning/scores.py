@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+import warnings
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
@@ -407,11 +409,12 @@ class LatentDensity(Score):
         rows = reservoir(
             (latent_features(model, x, self.features) for x in batches), self.capacity, needed, "LatentDensity"
         )
-        rows, like = rows.double().cpu(), rows
+        rows, like = rows.cpu().double(), rows
         center, scale = rows.mean(0), rows.std(0, correction=0).clamp_min(1e-6)
-        mixture = GaussianMixture(
-            self.components, reg_covar=self.regularization, random_state=self.seed, max_iter=200
-        ).fit(((rows - center) / scale).numpy())
+        mixture = GaussianMixture(self.components, reg_covar=self.regularization, random_state=self.seed, max_iter=200)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # 200 steps of EM do, converged or not
+            mixture.fit(((rows - center) / scale).numpy())
         cholesky = torch.from_numpy(mixture.precisions_cholesky_) / scale[:, None]  # of the features as they come
         constant = cholesky.diagonal(dim1=1, dim2=2).log().sum(1) - rows.shape[1] / 2 * math.log(2 * math.pi)
         self.means, self.cholesky = (torch.from_numpy(mixture.means_) * scale + center).to(like), cholesky.to(like)

@@ -15,7 +15,7 @@ def reservoir(batches: Iterable[Tensor], capacity: int, needed: int, name: str) 
     """At most ``capacity`` rows of all batches (B, …), drawn uniformly without replacement; the same ones each time.
 
     Memory does not grow with the data. Raises a UserError in the name of score ``name`` if there are fewer rows than
-    ``needed``.
+    ``needed``, or one of them is not finite.
     """
     generator = torch.Generator().manual_seed(0)
     kept: Tensor | None = None
@@ -28,9 +28,11 @@ def reservoir(batches: Iterable[Tensor], capacity: int, needed: int, name: str) 
             keys, kept = keys[best], kept[best.to(kept.device)]
     if kept is None or len(kept) < needed:
         raise UserError(
-            f"model.init_args.scores: {name} needs {needed} normal validation samples, and there are {len(keys)}: "
-            "raise data.init_args.val_fraction"
+            f"model.init_args.scores: {name} needs {needed} normal samples to be fitted on and got {len(keys)} (where "
+            "it is fitted on validation samples it gets half of them at a time): raise data.init_args.val_fraction"
         )
+    if not kept.isfinite().all():
+        raise UserError(f"model.init_args.scores: {name} cannot be fitted: the model's outputs are NaN or infinite")
     return kept
 
 
@@ -56,7 +58,7 @@ def ledoit_wolf(x: Tensor, rank: int) -> Covariance:
     Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices", section 3.3. Only
     the ``rank`` directions of greatest variance are kept apart; the others get their mean variance.
     """
-    x = x.double()
+    x = x.cpu().double()  # in double precision, which not every accelerator has
     n, d = x.shape
     mean = x.mean(0)
     x = x - mean
