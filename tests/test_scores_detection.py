@@ -142,6 +142,14 @@ def test_mahalanobis_is_scikit_learns(n: int) -> None:
     np.testing.assert_allclose(score(Identity(), new), truth.mahalanobis(new.numpy()), rtol=1e-4)
 
 
+@pytest.mark.parametrize("score", [Mahalanobis(), LatentDensity(components=2)])
+def test_codes_that_do_not_vary(score: Score) -> None:
+    score.fit(Identity(), [torch.ones(20, 3)])
+    scores = score(Identity(), torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.1]]))
+    assert scores.isfinite().all()
+    assert scores[0] < scores[1]
+
+
 def test_latent_density_is_scikit_learns() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.cat([torch.randn(200, 3, generator=generator) + m for m in (0.0, 5.0)])

@@ -73,7 +73,7 @@ def ledoit_wolf(x: Tensor, rank: int) -> Covariance:
     distance = square - trace.square() / d  # ‖S − tr(S)/D I‖², of which what the sample itself varies by:
     noise = (x.square().sum(1).square().mean() - square) / n
     shrinkage = (noise / distance).clamp(0, 1) if distance > 0 else torch.ones_like(trace)
-    floor = shrinkage * trace / d
+    floor = (shrinkage * trace / d).clamp_min(1e-12)  # codes that do not vary at all have a density too
     unexplained = (trace - top.sum()).clamp_min(0) / max(1, d - len(top))
     rest = (1 - shrinkage) * unexplained + floor if len(top) < d else torch.full_like(trace, torch.inf)
     return Covariance(mean, directions, (1 - shrinkage) * top + floor, rest)
