@@ -9,6 +9,7 @@ import logging
 import multiprocessing.connection
 import os
 import shutil
+import sys
 import threading
 import time
 import traceback
@@ -218,7 +219,10 @@ def _worker(cli: Any, be_quiet: Callable[[], None], plan: Plan, threads: int) ->
     threading.Thread(target=follow, daemon=True).start()
     _silence(be_quiet)
     torch.set_num_threads(threads)
-    work(cli, plan, connect(plan))
+    try:
+        work(cli, plan, connect(plan))
+    except KeyboardInterrupt:
+        sys.exit(1)  # the process that started this one says so, or starts another if it was not meant
 
 
 def work(cli: Any, plan: Plan, study: optuna.Study) -> None:
@@ -245,9 +249,9 @@ def _attempt(cli: Any, plan: Plan, trials: Trials, claim: Claim) -> str:
     except optuna.TrialPruned as pruned:
         trials.tell(trial, None, epochs=int(str(pruned)))
         return f"pruned after {pruned} epochs"
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as stop:
         trials.fail(trial, passed="interrupted")
-        raise
+        raise KeyboardInterrupt from stop  # SIGTERM would exit with 0, as if all were done
     except UserError as error:
         trials.fail(trial, error=str(error), final="the same would happen again")
         return f"failed: {error}"

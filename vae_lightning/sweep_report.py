@@ -281,9 +281,20 @@ def curves(plan: Plan, found: list[Point], keys: list[str], metrics: list[str]) 
             at = [x.index(label(p.values[keys[-1]])) for p in mine]
             seeds = [p.all(metric) for p in mine]
             spread = [values.std(ddof=1) if len(values) > 1 else 0.0 for values in seeds]
+            numbers = [type(p.values[keys[-1]]) in (int, float) for p in mine]  # a schedule lies on no line with them
+            axis.plot(
+                *([a for a, n in zip(at, numbers, strict=True) if n],),
+                *([p.mean(metric) for p, n in zip(mine, numbers, strict=True) if n],),
+                color=COLOURS[i % len(COLOURS)],
+            )
             axis.errorbar(
                 *(at, [values.mean() for values in seeds], spread if any(spread) else None),
-                **{"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "capsize": 3},
+                **{
+                    "color": COLOURS[i % len(COLOURS)],
+                    "marker": MARKERS[i % len(MARKERS)],
+                    "capsize": 3,
+                    "linestyle": "none",
+                },
                 **{"label": f"{short(keys[0], keys)} = {line}"},
             )
         axis.set(xticks=range(len(x)), xlabel=short(keys[-1], keys), ylabel=_named(plan, metric))
