@@ -216,7 +216,7 @@ WRONG = {
     "nothing to resume": (FIT + " --ckpt_path last", ["last", "lightning_logs/beta_vae"]),
     "nothing to test": ("test --config {configs}/beta_vae.yaml", ["--ckpt_path", "test"]),
     "checkpoint that is none": (FIT + " --ckpt_path broken.yaml", ["broken.yaml", "checkpoint"]),
-    "no such device": (FIT + " --trainer.accelerator tpu", ["trainer", "tpu"]),
+    "no such device": (FIT + " --trainer.accelerator tpu", ["trainer", "accelerator = tpu"]),
     "no such accelerator": (FIT + " --trainer.accelerator gppu", ["gppu", "cpu"]),
     "no such number of devices": (FIT + " --trainer.accelerator cpu --trainer.devices 0", ["trainer", "devices"]),
     "unwritable folder": (FIT + " --runs broken.yaml", ["broken.yaml", "--runs"]),

@@ -180,7 +180,10 @@ class CLI(LightningCLI):
         try:
             return super().instantiate_trainer(plugins=plugins, **kwargs)
         except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
-            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+            settings = self.settings.trainer
+            given = {key: settings.get(key) for key in ("accelerator", "devices", "strategy", "precision")}
+            what = ", ".join(f"{key} = {value}" for key, value in given.items() if value is not None)
+            raise UserError(f"trainer ({what}): {' '.join(str(error).split())}") from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         # checkpoints hold tensors and primitives alone: none can run code
