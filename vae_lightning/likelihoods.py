@@ -41,7 +41,9 @@ class Likelihood(nn.Module):
         """The reconstruction E[x | params]: (..., *input_shape)."""
 
     def _head(self, params: Tensor, index: int = 0) -> Tensor:
-        return params.select(-self.ndim - 1, index)
+        heads = -self.ndim - 1
+        # a single head is squeezed: the gradient of select would write a tensor of zeros first
+        return params.squeeze(heads) if self.heads == 1 else params.select(heads, index)
 
     def _sum(self, per_feature: Tensor) -> Tensor:
         return per_feature.flatten(-self.ndim).sum(-1)

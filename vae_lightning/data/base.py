@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from ..errors import UserError
-from .loader import Chain, Loader, Split, binarized
+from .loader import Batch, Chain, Loader, Split, binarized
 
 NORMAL, ANOMALY = 0, 1
 
@@ -227,6 +227,10 @@ class AnomalyDataModule(LightningDataModule):
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
         self.mean, self.std = state["mean"], state["std"]
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The loader has seen to it."""
+        return batch
 
     def train_dataloader(self) -> Loader:
         return self.loader("train", self.batch_size, shuffle=True)
