@@ -68,6 +68,16 @@ class SaveConfig(SaveConfigCallback):
         super().__init__(parser, config, **kwargs)
 
 
+class StepCheckpoint(ModelCheckpoint):
+    """Saves every so many steps, but not at an epoch's last: the epoch's end saves right after, and a run that resumes
+    from between the two, and is killed and resumed again, would train an epoch twice.
+    """
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, *args)
+
+
 class CLI(LightningCLI):
     """LightningCLI with runs in ``<runs>/<experiment>/version_<n>``, a test after fit, and checks before anything runs.
 
@@ -172,7 +182,7 @@ class CLI(LightningCLI):
                 ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **keep),
             ]
             if steps := self.settings.checkpoint_every_n_steps:
-                extra.append(ModelCheckpoint(filename="last", every_n_train_steps=steps, **keep))
+                extra.append(StepCheckpoint(filename="last", every_n_train_steps=steps, **keep))
         self.trainer_defaults["callbacks"] = extra
         plugins = self._get(self.config_init, "trainer").get("plugins") or []
         plugins = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.AtomicCheckpointIO()]

@@ -355,7 +355,8 @@ def _fit(cli: Any, plan: Plan, claim: Claim) -> None:
     arguments += [f"--trainer.{key}=false" for key in ("enable_progress_bar", "enable_model_summary")]
     if (last := claim.folder / "checkpoints/last.ckpt").is_file():
         arguments += ["--ckpt_path", str(last)]
-    os.environ[runs.VARIABLE] = str(claim.folder)
+    # resolved: Lightning forgets the best checkpoint of a run that is resumed under another spelling of its folder
+    os.environ[runs.VARIABLE] = str(claim.folder.resolve())
     try:
         Trial([*plan.arguments(claim.values), *arguments])
     finally:
