@@ -166,23 +166,22 @@ class Trials:
 
     def _ask(self, slot: int, trials: list[FrozenTrial]) -> optuna.Trial | None:
         """A running trial for a slot, unless another machine has just got one."""
+        owner = {"host": HOST, "lock": str(self.locks / str(slot)), "beat": time.time()}
         # number and attributes appear at once: of two machines that want a slot, the lower number has it
         if not any(trial.state == TrialState.WAITING for trial in trials):
-            self.study.enqueue_trial(self._fixed(slot, trials), user_attrs={"slot": slot, **self._owner(slot)})
+            self.study.enqueue_trial(self._fixed(slot, trials), user_attrs={"slot": slot, **owner})
         trial = self.study.ask()
         counted = self.counted(self.by_slot()[slot])
         if trial.user_attrs.get("slot") != slot or counted is None or counted.number != trial.number:
             self.fail(trial, passed="another process was faster")
             return None
-        for name, value in self._owner(slot).items():
-            trial.set_user_attr(name, value)
+        if not owner.items() <= trial.user_attrs.items():  # another process had enqueued it
+            for name, value in owner.items():
+                trial.set_user_attr(name, value)
         for step, value in (trials[-1].intermediate_values if trials else {}).items():
             trial.report(value, step)  # what was reported before it died
         self.study.sampler = self._sampler(slot)
         return trial
-
-    def _owner(self, slot: int) -> dict[str, Any]:
-        return {"host": HOST, "lock": str(self.locks / str(slot)), "beat": time.time()}
 
     def _fixed(self, slot: int, trials: list[FrozenTrial]) -> dict[str, Any]:
         """What is known of a slot's parameters beforehand: its cell of the grid, or what it tried when it died."""
