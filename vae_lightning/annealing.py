@@ -11,7 +11,7 @@ class Annealing(ABC):
     """A schedule of β, from a step to a number.
 
     Attributes:
-        final: β at its largest: what a validation loss has to be weighted with to compare epochs.
+        final: β at the end: what a validation loss has to be weighted with to compare epochs.
     """
 
     final: float

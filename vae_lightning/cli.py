@@ -236,9 +236,10 @@ class CLI(LightningCLI):
             return
         self.folder = runs.claim(Path(self.settings.runs) / self.settings.experiment, folder)
         if not self.trainer.loggers:
-            self.trainer.logger = TensorBoardLogger(
-                self.folder.parent.parent, self.folder.parent.name, self.folder.name, default_hp_metric=False
-            )
+            # the whole path: a run resumed under another one would forget its best checkpoint
+            *_, experiment, version = self.folder.resolve().parts
+            root = self.folder.resolve().parent.parent
+            self.trainer.logger = TensorBoardLogger(root, experiment, version, default_hp_metric=False)
         if self.subcommand == "fit":
             for name in (runs.RESULTS, SCORES):
                 (self.folder / name).unlink(missing_ok=True)  # resumed: no longer finished
@@ -386,5 +387,6 @@ def _be_quiet() -> None:
         r".*smaller than the logging interval.*",  # means are logged once an epoch
         r".*Checkpoint directory .* exists and is not empty.*",  # resuming goes on in the same folder
         r".*dirpath has changed.*",
+        r".*scheduler is using 'interval': 'epoch'.*",  # as it is documented here
     ):
         warnings.filterwarnings("ignore", pattern)

@@ -61,7 +61,15 @@ def latent_pca(z: Tensor, label: Tensor) -> Figure:
     axis = figure.subplots()
     for what, colour, title in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
         chosen = points[label == what]
-        axis.scatter(chosen[:, 0], chosen[:, 1], s=6, alpha=0.5, color=colour, label=title, linewidths=0)
+        axis.scatter(
+            chosen[:, 0],
+            chosen[:, 1],
+            s=min(30.0, max(6.0, 5000 / len(z))),
+            alpha=0.5,
+            color=colour,
+            label=title,
+            linewidths=0,
+        )
     names = [f"component {i + 1} ({share[i]:.0%} of the normal variance)" for i in range(2)]
     axis.set(xlabel=names[0], ylabel=names[1], title="Latent means of validation samples")
     axis.legend(markerscale=3)

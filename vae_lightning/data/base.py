@@ -45,7 +45,7 @@ class AnomalyDataModule(LightningDataModule):
             that is not in ``anomaly_classes``, or every class if there is another source of anomalies.
         anomaly_classes: What is anomalous. None: every class that is not normal.
         anomalies_from: Another data set that supplies the anomalies, all of it: its training part for validation, its
-            test part for test. ``anomaly_classes`` must then be left out.
+            test part for test. ``anomaly_classes`` must then be left out; how that data set itself is split is ignored.
         val_fraction: Share of the training part's normal samples held out for validation, in (0, 1).
         val_anomalies: Validation anomalies for each normal validation sample, as far as the training part goes.
         test_anomalies: Share of the test part's anomalies that is injected into the test split, in (0, 1].

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from ..data.base import NORMAL
+from ..data.base import NORMAL, AnomalyDataModule
 from ..data.loader import Batch, Loader
 from ..detector import Detector
 from ..errors import UserError
@@ -239,7 +239,11 @@ class AnomalyModel(LightningModule):
     @torch.inference_mode(False)
     def calibrate(self) -> None:
         """Fit the detector on normal samples, all of them on every rank: no rank needs another."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, AnomalyDataModule):
+            raise UserError(
+                f"datamodule = {data}: scores are fitted on an AnomalyDataModule's normal validation samples"
+            )
         self.detector.fit(self, _Inputs(data.calibration_dataloader()), _Inputs(data.reference_dataloader()))
 
     def noise(self, *shape: int) -> Tensor:
