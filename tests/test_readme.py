@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,9 @@ def test_overrides_and_lookups_of_the_readme_run(run, fitted, mnist_files):
             continue
         files = f" --data.init_args.root {mnist_files}" if "mnist" in command else ""
         assert run(command.replace("configs/", "{configs}/") + files + " --trainer.max_epochs 3") == 0, command
+
+
+def test_the_results_are_those_of_the_files():
+    report = runpy.run_path(str(CONFIGS.parent / "results" / "report.py"))
+    start, end = report["MARKERS"]
+    assert README.partition(start)[2].partition(end)[0] == report["report"]()
