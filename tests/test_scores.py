@@ -51,7 +51,7 @@ def fitted(request: pytest.FixtureRequest, trained: tuple[VAE, GaussianMixture])
 
 
 @pytest.fixture
-def test_split(trained: tuple[VAE, GaussianMixture]) -> tuple[Tensor, Tensor]:
+def scored(trained: tuple[VAE, GaussianMixture]) -> tuple[Tensor, Tensor]:
     batches = list(trained[1].test_dataloader())
     return torch.cat([batch.x for batch in batches]), torch.cat([batch.label for batch in batches])
 
@@ -60,10 +60,8 @@ def test_split(trained: tuple[VAE, GaussianMixture]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def test_planted_anomalies_score_higher(
-    fitted: Score, trained: tuple[VAE, Any], test_split: tuple[Tensor, Tensor]
-) -> None:
-    x, label = test_split
+def test_planted_anomalies_score_higher(fitted: Score, trained: tuple[VAE, Any], scored: tuple[Tensor, Tensor]) -> None:
+    x, label = scored
     scores = fitted(trained[0], x)
     assert scores.shape == (len(x),)
     assert scores.dtype == torch.float32
@@ -74,8 +72,8 @@ def test_planted_anomalies_score_higher(
 
 
 @torch.no_grad()
-def test_a_score_is_deterministic(fitted: Score, trained: tuple[VAE, Any], test_split: tuple[Tensor, Tensor]) -> None:
-    x, _ = test_split
+def test_a_score_is_deterministic(fitted: Score, trained: tuple[VAE, Any], scored: tuple[Tensor, Tensor]) -> None:
+    x, _ = scored
     torch.manual_seed(1)
     first = fitted(trained[0], x)
     assert torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(1).get_state())  # nothing drawn from it
@@ -86,10 +84,10 @@ def test_a_score_is_deterministic(fitted: Score, trained: tuple[VAE, Any], test_
 @torch.no_grad()
 @pytest.mark.parametrize("size", [1, 2, 7, 64])
 def test_a_score_is_of_each_sample_alone(
-    size: int, fitted: Score, trained: tuple[VAE, Any], test_split: tuple[Tensor, Tensor]
+    size: int, fitted: Score, trained: tuple[VAE, Any], scored: tuple[Tensor, Tensor]
 ) -> None:
     """The order of sums within a matrix product may change with the size of a batch, nothing else."""
-    x = test_split[0][:64]
+    x = scored[0][:64]
     whole = fitted(trained[0], x)
     parts = torch.cat([fitted(trained[0], part) for part in x.split(size)])
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)
@@ -100,21 +98,21 @@ def test_a_score_is_of_each_sample_alone(
 
 @torch.no_grad()
 def test_what_a_score_has_learned_is_in_its_state_dict(
-    request: pytest.FixtureRequest, fitted: Score, trained: tuple[VAE, Any], test_split: tuple[Tensor, Tensor]
+    request: pytest.FixtureRequest, fitted: Score, trained: tuple[VAE, Any], scored: tuple[Tensor, Tensor]
 ) -> None:
     fresh = SCORES[request.node.callspec.params["fitted"]]()
     fresh.load_state_dict(fitted.state_dict())
-    x, _ = test_split
+    x, _ = scored
     assert torch.equal(fresh(trained[0], x), fitted(trained[0], x))
 
 
 def test_a_score_leaves_the_model_as_it_was(
-    fitted: Score, trained: tuple[VAE, Any], test_split: tuple[Tensor, Any]
+    fitted: Score, trained: tuple[VAE, Any], scored: tuple[Tensor, Any]
 ) -> None:
     model = trained[0]
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with torch.no_grad():
-        fitted(model, test_split[0])
+        fitted(model, scored[0])
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not model.training
 
@@ -123,10 +121,8 @@ def test_a_score_leaves_the_model_as_it_was(
 
 
 @torch.no_grad()
-def test_reconstruction_error_is_the_mean_squared_error(
-    trained: tuple[VAE, Any], test_split: tuple[Tensor, Any]
-) -> None:
-    model, x = trained[0], test_split[0]
+def test_reconstruction_error_is_the_mean_squared_error(trained: tuple[VAE, Any], scored: tuple[Tensor, Any]) -> None:
+    model, x = trained[0], scored[0]
     expected = [mean_squared_error(row, hat) for row, hat in zip(x, model.reconstruct(x), strict=True)]
     torch.testing.assert_close(ReconstructionError()(model, x), torch.tensor(expected).float())
     images = VAE([2, 3, 3], MLP([4]), 2)  # over all of an image's pixels
@@ -136,8 +132,8 @@ def test_reconstruction_error_is_the_mean_squared_error(
 
 
 @torch.no_grad()
-def test_the_likelihood_scores_are_torchs(trained: tuple[VAE, Any], test_split: tuple[Tensor, Any]) -> None:
-    model, x = trained[0], test_split[0]
+def test_the_likelihood_scores_are_torchs(trained: tuple[VAE, Any], scored: tuple[Tensor, Any]) -> None:
+    model, x = trained[0], scored[0]
     mu, logvar = model.encoder(x).chunk(2, 1)
     scale = (0.5 * model.likelihood._logvar).exp()  # type: ignore[operator]
     nll = -Normal(model.decoder(mu)[:, 0], scale).log_prob(x).sum(1)

@@ -78,14 +78,24 @@ def diagnose(message: str, args: list[str]) -> str:
 def check_files(args: list[str]) -> None:
     """Raise a UserError if a configuration file is no YAML; the parser would not say which file."""
     for path in _files(args):
-        try:
-            content = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
-            raise UserError(f"{path}{line}: no YAML: {getattr(error, 'problem', error)}") from error
-        if not isinstance(content, dict):
-            raise UserError(f"{path}: holds no configuration: expected keys such as model, data and trainer")
+        read_yaml(path, "configuration: expected keys such as model, data and trainer")
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Raises:
+        UserError: When it is no YAML, or holds none of ``what``.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: no YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no {what}")
+    return content
 
 
 def _files(args: list[str]) -> list[Path]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from .diagnosis import read_yaml
 from .errors import UserError
 
 SEED = "seed_everything"  # swept, it repeats each point: tables and pictures show means over it
@@ -199,15 +200,7 @@ _WANTED = {
 def _load(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"--config {file}: there is no such file: give a sweep, configs/sweeps/synthetic.yaml for one")
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{file}{line}: no YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: holds no sweep: expected keys such as base, search and objectives")
-    return content
+    return read_yaml(file, "sweep: expected keys such as base, search and objectives")
 
 
 def _base(file: Path, base: str) -> Path:

@@ -160,17 +160,7 @@ class AnomalyDataModule(LightningDataModule):
                 f"{type(self).__name__}: normal_classes = {normal} leaves no anomalies: leave a class out, or name "
                 "another data set in anomalies_from"
             )
-        train, test = self.load()
-        other_train, other_test = self.anomalies_from.load() if self.anomalies_from else (train, test)
-        if other_train.x.dtype != train.x.dtype:
-            raise UserError(
-                f"{type(self).__name__}: anomalies_from {type(self.anomalies_from).__name__} holds "
-                f"{other_train.x.dtype}, not {train.x.dtype}: images go with images, features with features"
-            )
-        for part in (train, test, other_train, other_test):
-            if part.x.is_floating_point() and not part.x.isfinite().all():
-                row = int((~part.x.isfinite()).flatten(1).any(1).nonzero()[0])
-                raise UserError(f"{type(self).__name__}: sample {row} holds NaN or infinity: mend it or leave it out")
+        train, test, other_train, other_test = self._parts()
         generator, draws = (torch.Generator().manual_seed(self.seed) for _ in range(2))
 
         def pick(part: Part, classes: list[int]) -> Tensor:
@@ -220,6 +210,21 @@ class AnomalyDataModule(LightningDataModule):
             x = normals.x[normals.rows]
             # a feature that is constant in training is only centred: its standard deviation would be rounding error
             self.mean, self.std = x.mean(0), torch.where(x.amax(0) > x.amin(0), x.std(0), 1.0)
+
+    def _parts(self) -> tuple[Part, Part, Part, Part]:
+        """Training and test part of this data set, and of the one that supplies the anomalies."""
+        train, test = self.load()
+        other_train, other_test = self.anomalies_from.load() if self.anomalies_from else (train, test)
+        if other_train.x.dtype != train.x.dtype:
+            raise UserError(
+                f"{type(self).__name__}: anomalies_from {type(self.anomalies_from).__name__} holds "
+                f"{other_train.x.dtype}, not {train.x.dtype}: images go with images, features with features"
+            )
+        for part in (train, test, other_train, other_test):
+            if part.x.is_floating_point() and not part.x.isfinite().all():
+                row = int((~part.x.isfinite()).flatten(1).any(1).nonzero()[0])
+                raise UserError(f"{type(self).__name__}: sample {row} holds NaN or infinity: mend it or leave it out")
+        return train, test, other_train, other_test
 
     def state_dict(self) -> dict[str, Tensor | None]:
         """The standardisation travels in the checkpoint: new data is seen as the training data was."""
