@@ -97,17 +97,18 @@ def claimed_beside_found() -> Iterator[str]:
         [
             "3. β and latent size, `sweeps/fashion_mnist.yaml`",
             "both trade reconstruction against detection",
-            f"AUROC from {min(column(fashion, 'test/auroc')):.3f} to {max(column(fashion, 'test/auroc')):.3f}; validation "
-            f"prefers {peak['model.init_args.latent_dim']} dimensions and β = {peak['model.init_args.beta']}, "
-            f"which has {float(peak['test/auroc']):.3f}",
+            f"AUROC from {min(column(fashion, 'test/auroc')):.3f} to {max(column(fashion, 'test/auroc')):.3f}; "
+            f"{float(peak['test/auroc']):.3f} with what validation prefers: {peak['model.init_args.latent_dim']} "
+            f"dimensions and β = {peak['model.init_args.beta']}",
             "1",
             time(column(fashion, "seconds")),
         ],
         [
             "4. β and annealing, `beta_vae.yaml`, `sweeps/synthetic.yaml`",
             "annealing β serves detection; threshold at the 95th percentile of normal test samples",
-            f"annealed: AUROC {spread(column(synthetic[annealed], 'test/auroc'))}, constant β = 1: "
-            f"{spread(column(synthetic['1'], 'test/auroc'))}, no KL term: {spread(column(synthetic['0'], 'test/auroc'))}; "
+            f"AUROC {spread(column(synthetic[annealed], 'test/auroc'))} annealed, "
+            f"{spread(column(synthetic['1'], 'test/auroc'))} with a constant β = 1, "
+            f"{spread(column(synthetic['0'], 'test/auroc'))} without the KL term; "
             f"F1 {spread(column(synthetic[annealed], 'test/f1'))} with an honest threshold, "
             f"{spread(column(leaking[annealed], 'test/f1'))} with the leaking one",
             "3",
@@ -173,7 +174,9 @@ def synthetic() -> Iterator[str]:
     metrics = ["test/precision", "test/recall", "test/f1"]
     body = []
     for beta, found in groups.items():
-        body.append([beta, "validation", spread(column(found, "test/auroc")), *(spread(column(found, m)) for m in metrics)])
+        body.append(
+            [beta, "validation", spread(column(found, "test/auroc")), *(spread(column(found, m)) for m in metrics)]
+        )
         body.append(["", "test (leaks)", "", *(spread(column(leaking[beta], m)) for m in metrics)])
     yield from table(["beta", "threshold on", "test/auroc", *metrics], body)
     yield "The source's next steps (`sweeps/synthetic_scores.yaml`): AUROC by likelihood and score.\n"
@@ -186,9 +189,9 @@ def synthetic() -> Iterator[str]:
 
 def mixture() -> Iterator[str]:
     yield (
-        "**5. The latent mixture** as a classifier: no label is seen before the clusters get their names. The source has "
-        "a ReLU on σ, which can then be 0, and one on the output, which is no probability; here the encoder emits log σ² "
-        "and the output is a sigmoid.\n"
+        "**5. The latent mixture** as a classifier: no label is seen before the clusters get their names. The source "
+        "has a ReLU on σ, which can then be 0, and one on the output, which is no probability; here the encoder emits "
+        "log σ² and the output is a sigmoid.\n"
     )
     yield "![Test digits in the latent space, by class and by cluster](results/mnist_gmm_mixture.png)\n"
 

@@ -180,7 +180,8 @@ def latent_map(pca: np.ndarray, tsne: np.ndarray, target: np.ndarray, label: np.
         for c in np.unique(target[label == NORMAL]):
             scatter(axis, points[(label == NORMAL) & (target == c)], c, classes[c])
         strange = points[label == ANOMALY]
-        axis.scatter(strange[:, 0], strange[:, 1], s=20, marker="x", color="black", linewidths=1, label="anomalies")
+        alpha = 0.9 if len(strange) < len(points) / 10 else 0.25  # many of them would hide the others
+        axis.scatter(strange[:, 0], strange[:, 1], 20, "black", "x", linewidths=1, alpha=alpha, label="anomalies")
         axis.set(title=title, xlabel=f"{unit} 1", ylabel=f"{unit} 2")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", markerscale=1.5)
     figure.suptitle(f"Latent means of {len(pca):,} test samples")
