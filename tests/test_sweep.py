@@ -23,7 +23,7 @@ import torch
 import yaml
 from conftest import CONFIGS
 
-from vae_lightning import sweep_trials
+from vae_lightning import sweep_trials, workers
 from vae_lightning.cli import CLI, _be_quiet
 from vae_lightning.errors import UserError
 from vae_lightning.sweep import train
@@ -161,7 +161,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(run, here):
 
     _kill(here, [*line.split(), "--jobs", "2"], lambda: any(map(_done, folder.glob("trial_*"))) and training() != [])
     deadline = time.monotonic() + 30
-    while not all(sweep_trials._free(lock) for lock in (folder / ".locks").iterdir()):
+    while not all(workers.free(lock) for lock in (folder / ".locks").iterdir()):
         assert time.monotonic() < deadline, "its processes outlive it"
         time.sleep(0.05)
     assert "RUNNING" in _states(folder)
