@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import threading
 import time
@@ -249,6 +248,4 @@ def _mark(plan: Plan, claim: Claim) -> None:
     if path.is_file() and json.loads(path.read_text()) != json.loads(mark):
         raise UserError(f"{claim.folder} holds a trial with other values: move it away, or choose another --study")
     claim.folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(mark)
-    os.replace(temporary, path)
+    runs.write_whole(path, mark)
