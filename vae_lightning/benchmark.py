@@ -108,7 +108,13 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
         "--protocol", nargs="+", choices=PROTOCOLS, default=["one_class"], help="what is normal (default: one_class)"
     )
     parser.add_argument("--classes", nargs="+", type=int, help="which classes take their turn (default: all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the training (default: 0 1 2)")
+    parser.add_argument(
+        "--seeds",
+        nargs="*",
+        type=int,
+        default=[0, 1, 2],
+        help="of the training (default: 0 1 2); none: baselines alone",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes on this machine, which share its cores")
     parser.add_argument("--no_baselines", action="store_true", help="leave the other methods out")
     parser.add_argument("--name", help="of the benchmark's folder (default: benchmark_<configuration>)")
@@ -116,7 +122,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     given, overrides = parser.parse_overriding(args)
     if given.jobs < 1:
         raise UserError(f"--jobs {given.jobs}: expected at least 1")
-    if min(given.seeds) < 0:
+    if min(given.seeds, default=0) < 0:
         raise UserError(f"--seeds {min(given.seeds)}: expected at least 0")
     if given.name and (Path(given.name).name != given.name or given.name in (".", "..")):
         raise UserError(f"--name {given.name}: expected a name that a folder can have")
