@@ -223,6 +223,45 @@ def test_an_optimiser_with_momentum_and_a_scheduler_resume(trainer: Build, tmp_p
     assert all(torch.equal(*pair) for pair in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`", "ignore:Checkpoint directory")
+def test_a_run_of_so_many_steps_has_its_cycle_in_steps_and_validates_at_its_end(trainer: Build, tmp_path: Path) -> None:
+    """OneCycleLR is stepped by the batch, as PyTorch documents it; the last step is validated, within an epoch."""
+
+    def run(ckpt_path: Path | None = None) -> tuple[AnomalyModel, list[float]]:
+        model = build("VAE", lr_scheduler=partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.01, total_steps=25))
+        rates: list[float] = []
+
+        class Rates(Callback):
+            def on_before_optimizer_step(self, trainer: Trainer, *_: Any) -> None:
+                rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+        best = ModelCheckpoint(tmp_path, "best", monitor="val/objective", enable_version_counter=False)
+        each = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=13, enable_version_counter=False)
+        settings = {"max_steps": 25, "val_check_interval": 25, "check_val_every_n_epoch": None}
+        fitter = trainer(**settings, num_sanity_val_steps=0, callbacks=[Rates(), best, each], enable_checkpointing=True)
+        seed_everything(7, verbose=False)
+        fitter.fit(model, small(), ckpt_path=ckpt_path, weights_only=True)
+        assert fitter.global_step == 25
+        return model, rates
+
+    whole, rates = run()
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([parameter], lr=1e-3)
+    truth = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=25)
+    for rate in rates:
+        assert rate == pytest.approx(truth.get_last_lr()[0])
+        optimizer.step()
+        truth.step()
+    assert len(rates) == 25
+    best = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    assert best["global_step"] == 25
+    assert whole.detector.fitted
+    resumed, rest = run(tmp_path / "step=13.ckpt")
+    assert rest == rates[13:]
+    for (key, expected), value in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(value, expected), key
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     poison: float, trainer: Build, tmp_path: Path

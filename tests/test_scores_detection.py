@@ -47,6 +47,7 @@ SCORES = {
     "Mahalanobis": lambda: Mahalanobis(),
     "Mahalanobis-errors": lambda: Mahalanobis(["code", "difference", "errors"]),
     "LatentDensity": lambda: LatentDensity(components=4),
+    "LatentDensity-several": lambda: LatentDensity([1, 4, 8]),
     "LatentDensity-errors": lambda: LatentDensity(2, ["code", "difference", "errors", "blocks"]),
     "KNearestNeighbours": lambda: KNearestNeighbours(),
     "ReconstructionProbability": lambda: ReconstructionProbability(),
@@ -162,6 +163,25 @@ def test_latent_density_is_scikit_learns() -> None:
     new = 4 * torch.randn(50, 3, generator=generator)
     expected = np.log(scaler.scale_).sum() - truth.score_samples(scaler.transform(new.double().numpy()))
     np.testing.assert_allclose(score(Identity(), new), expected, rtol=1e-4)
+
+
+def test_the_number_of_components_is_the_one_that_left_out_samples_ask_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centers = 8 * torch.eye(3)[torch.randint(3, (600,), generator=generator)]
+    x = centers + torch.randn(600, 3, generator=generator)
+    scaled = StandardScaler().fit_transform(x.numpy())
+    left_out, rest = scaled[::10], np.delete(scaled, np.s_[::10], axis=0)
+    truth = {k: sklearn.mixture.GaussianMixture(k, reg_covar=1e-3, random_state=0).fit(rest) for k in (1, 3, 60)}
+    density = {k: mixture.score(left_out) for k, mixture in truth.items()}
+    assert density[3] > max(density[1], density[60])
+    score = LatentDensity([1, 3, 60, 1000], regularization=1e-3)
+    score.fit(Identity(), x.split(100))
+    assert len(score.means) == 3
+    expected = torch.from_numpy(truth[3].means_) * x.std(0, correction=0) + x.mean(0)
+    torch.testing.assert_close(score.means.sort(0).values, expected.float().sort(0).values, rtol=1e-3, atol=1e-3)
+    few = LatentDensity([2, 30])
+    few.fit(Identity(), [x[:40]])
+    assert len(few.means) == 2  # 30 components are not tried on 40 samples
 
 
 @torch.no_grad()
@@ -355,6 +375,7 @@ def test_what_a_model_lacks_is_said_when_it_is_built() -> None:
         (lambda: Mahalanobis([]), "features = \\[\\]"),
         (lambda: Mahalanobis(capacity=1), "capacity = 1"),
         (lambda: LatentDensity(components=0), "components = 0"),
+        (lambda: LatentDensity(components=[]), "components = 0"),
         (lambda: LatentDensity(regularization=0), "regularization = 0"),
         (lambda: KNearestNeighbours(k=0), "k = 0"),
         (lambda: LikelihoodRegret(steps=0), "steps = 0"),

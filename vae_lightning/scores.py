@@ -403,11 +403,13 @@ class LatentDensity(Score):
     estimation network: the mixture is scikit-learn's.
 
     Args:
-        components: Of the mixture.
+        components: Of the mixture. Several numbers, in rising order: they are tried until one gives samples that were
+            left out of the fit, every tenth of them, a lower mean log-density than the one before; no label is needed.
         features: As for :class:`Mahalanobis`.
         regularization: Added to the diagonal of each Σ_k, as a share of each feature's variance.
         fit_on: ``train`` or ``val`` samples; each component has a covariance matrix to learn from its own share.
         capacity: Samples that are fitted on at most.
+        max_iter: Steps of EM at most. More of them hardly change the density of new samples.
         seed: Of the k-means that EM starts from.
     """
 
@@ -417,38 +419,58 @@ class LatentDensity(Score):
 
     def __init__(
         self,
-        components: int = 10,
+        components: int | list[int] = 10,
         features: list[Feature] = ["code"],  # noqa: B006 (never changed)
         regularization: float = 0.03,
         fit_on: FitOn = "train",
         capacity: int = 8192,
+        max_iter: int = 20,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _at_least(1, self, components=components, capacity=capacity)
+        self.components = components if isinstance(components, int) else list(components)
+        self._candidates = [components] if isinstance(components, int) else sorted(components)
+        _at_least(1, self, components=min(self._candidates, default=0), capacity=capacity, max_iter=max_iter)
         if not 0 < regularization < math.inf:
             raise UserError(f"LatentDensity: regularization = {regularization} must be positive")
-        self.components, self.features, self.regularization = components, list(features), regularization
-        self.fit_on, self.capacity, self.seed = fit_on, capacity, seed
+        self.features, self.regularization = list(features), regularization
+        self.fit_on, self.capacity, self.max_iter, self.seed = fit_on, capacity, max_iter, seed
         self.requires = _methods_for(self, features)
         for name in ("means", "cholesky", "log_weights"):
             self.register_buffer(name, torch.empty(0))
 
     def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        needed = 2 * self.components
-        rows = reservoir(
-            (latent_features(model, x, self.features) for x in batches), self.capacity, needed, "LatentDensity"
-        )
-        rows, like = rows.cpu().double(), rows
+        features = (latent_features(model, x, self.features) for x in batches)
+        rows = reservoir(features, self.capacity, 2 * self._candidates[0], "LatentDensity")
         center, scale = rows.mean(0), rows.std(0, correction=0).clamp_min(1e-6)
-        mixture = GaussianMixture(self.components, reg_covar=self.regularization, random_state=self.seed, max_iter=200)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # 200 steps of EM do, converged or not
-            mixture.fit(((rows - center) / scale).numpy())
-        cholesky = torch.from_numpy(mixture.precisions_cholesky_) / scale[:, None]  # of the features as they come
+        mixture = self._mixture(((rows - center) / scale).cpu().numpy())
+        cholesky = (
+            torch.from_numpy(mixture.precisions_cholesky_).to(rows) / scale[:, None]
+        )  # of the features as they come
         constant = cholesky.diagonal(dim1=1, dim2=2).log().sum(1) - rows.shape[1] / 2 * math.log(2 * math.pi)
-        self.means, self.cholesky = (torch.from_numpy(mixture.means_) * scale + center).to(like), cholesky.to(like)
-        self.log_weights = (torch.from_numpy(mixture.weights_).log() + constant).to(like)
+        self.means, self.cholesky = torch.from_numpy(mixture.means_).to(rows) * scale + center, cholesky
+        self.log_weights = torch.from_numpy(mixture.weights_).to(rows).log() + constant
+
+    def _mixture(self, x: np.ndarray) -> GaussianMixture:
+        """Of the candidate numbers of components, the first that the next one does not improve on."""
+        if len(self._candidates) == 1:
+            return self._em(x, self._candidates[0])
+        left_out, rest = x[::10], np.delete(x, np.s_[::10], axis=0)
+        best = self._em(rest, self._candidates[0])
+        for components in self._candidates[1:]:
+            if 2 * components > len(x):
+                break
+            mixture = self._em(rest, components)
+            if mixture.score(left_out) <= best.score(left_out):
+                break
+            best = mixture
+        return best
+
+    def _em(self, x: np.ndarray, components: int) -> GaussianMixture:
+        settings = {"reg_covar": self.regularization, "random_state": self.seed, "max_iter": self.max_iter}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return GaussianMixture(components, **settings).fit(x)
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         d = latent_features(model, x, self.features)[:, None] - self.means  # (B, K, D)

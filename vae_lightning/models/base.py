@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from ..data.base import NORMAL, AnomalyDataModule
 from ..data.loader import Batch, Loader
@@ -64,7 +65,7 @@ class AnomalyModel(LightningModule):
         scores: What counts as strange; the first one decides.
         threshold: From scores of normal validation samples to a decision.
         optimizer: Of all parameters. Optimisers that have a fused implementation use it.
-        lr_scheduler: Stepped once an epoch; None keeps the learning rate.
+        lr_scheduler: Stepped once an epoch, OneCycleLR and CyclicLR at each optimiser step; None keeps the rate.
     """
 
     def __init__(
@@ -243,9 +244,12 @@ class AnomalyModel(LightningModule):
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
+        # as their own documentation has it: these two count batches, the others epochs
+        interval = "step" if isinstance(scheduler, (OneCycleLR, CyclicLR)) else "epoch"
+        monitor = getattr(scheduler, "monitor", "val/objective")
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "monitor": getattr(scheduler, "monitor", "val/objective")},
+            "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": monitor},
         }
 
     @torch.inference_mode(False)
