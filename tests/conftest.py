@@ -2,6 +2,11 @@
 
 import gzip
 import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,3 +87,21 @@ def fitted(run: Callable[[str], int], tmp_path: Path) -> Path:
     """The folder of a finished small run of configs/beta_vae.yaml."""
     assert run("fit --config {configs}/beta_vae.yaml" + SMALL) == 0
     return tmp_path / "lightning_logs" / "beta_vae" / "version_0"
+
+
+def kill(folder: Path, arguments: list[str], when: Callable[[], bool]) -> None:
+    """Start a command in a process of its own and kill it, and nothing but it, by SIGKILL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vae_lightning", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parent)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not when() and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    assert when(), "it did not come so far"
+    process.send_signal(signal.SIGKILL)
+    process.wait()

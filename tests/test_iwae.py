@@ -139,3 +139,21 @@ def test_evidence_is_refused_for_a_model_without_one():
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Evidence()], fast_dev_run=True)
     with pytest.raises(UserError, match="Evidence needs a VAE, and Autoencoder is none"):
         trainer.test(Autoencoder([D]), GaussianMixture(features=D))
+
+
+@torch.no_grad()
+def test_under_autocast_only_the_networks_are_rounded() -> None:
+    """A KL of 25 nats has steps of 0.125 in bfloat16, and 784 rounded terms have more: neither may be summed there."""
+    torch.manual_seed(0)
+    model = IWAE([784], MLP([50]), 8, Bernoulli(), k=3)
+    x = torch.rand(16, 784).round()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model.decode(torch.randn(16, 8))
+        log_p = model.likelihood.log_prob(logits, x)
+        mu, logvar = model.posterior(x)
+        terms = model.objective(x, 1.0)
+    assert logits.dtype == torch.bfloat16
+    assert {term.dtype for term in terms.values()} == {torch.float32}
+    assert (mu.dtype, logvar.dtype) == (torch.float32, torch.float32)
+    exact = torch.distributions.Bernoulli(logits=logits.double().view(16, 784)).log_prob(x.double()).sum(1)
+    torch.testing.assert_close(log_p.double(), exact, rtol=1e-6, atol=0)

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from sklearn.metrics import adjusted_rand_score
 
 from vae_lightning.callbacks import LatentMap, LatentMixture
-from vae_lightning.callbacks.latent import agreement, majority
+from vae_lightning.callbacks.latent import agreement, apart, majority
 from vae_lightning.data import GaussianMixture
 from vae_lightning.errors import UserError
 from vae_lightning.models import VAE
@@ -85,3 +85,12 @@ def test_the_map_is_drawn_where_there_are_two_dimensions(tmp_path):
 def test_a_map_of_too_few_points_is_refused(arguments):
     with pytest.raises(UserError, match="LatentMap: perplexity"):
         LatentMap(**arguments)
+
+
+def test_labels_are_moved_apart_and_no_further():
+    crowded = np.array([[0.0, 0.0], [0.0, 0.0], [0.05, 0.0], [5.0, 5.0]])
+    moved = apart(crowded, 0.3)
+    gaps = np.linalg.norm(moved[:, None] - moved, axis=2)[~np.eye(4, dtype=bool)]
+    assert gaps.min() > 0.29
+    np.testing.assert_allclose(moved[3], crowded[3], atol=1e-4)
+    assert np.abs(moved - crowded).max() < 0.5

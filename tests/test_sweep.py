@@ -6,13 +6,9 @@ import csv
 import itertools
 import json
 import multiprocessing
-import os
-import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +17,9 @@ import optuna
 import pytest
 import torch
 import yaml
-from conftest import CONFIGS
+from conftest import CONFIGS, kill
 
-from vae_lightning import sweep_trials
+from vae_lightning import sweep_trials, workers
 from vae_lightning.cli import CLI, _be_quiet
 from vae_lightning.errors import UserError
 from vae_lightning.sweep import train
@@ -117,24 +113,6 @@ def test_a_grid_is_complete_exact_and_shown(run, here, capsys):
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == state
 
 
-def _kill(folder: Path, arguments: list[str], when: Callable[[], bool]) -> None:
-    """Start a sweep in a process of its own and kill it, and nothing but it, by SIGKILL."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vae_lightning", *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parent)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not when() and time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.005)
-    assert when(), "it did not come so far"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
 def _states(folder: Path, name: str = "s") -> list[str]:
     study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/study.db")
     return sorted(trial.state.name for trial in study.trials)
@@ -159,9 +137,9 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(run, here):
         trials = [path.parent.parent for path in folder.glob("trial_*/checkpoints/last.ckpt")]
         return [trial for trial in trials if not _done(trial) and _step(trial) < 180]
 
-    _kill(here, [*line.split(), "--jobs", "2"], lambda: any(map(_done, folder.glob("trial_*"))) and training() != [])
+    kill(here, [*line.split(), "--jobs", "2"], lambda: any(map(_done, folder.glob("trial_*"))) and training() != [])
     deadline = time.monotonic() + 30
-    while not all(sweep_trials._free(lock) for lock in (folder / ".locks").iterdir()):
+    while not all(workers.free(lock) for lock in (folder / ".locks").iterdir()):
         assert time.monotonic() < deadline, "its processes outlive it"
         time.sleep(0.05)
     assert "RUNNING" in _states(folder)

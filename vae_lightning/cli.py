@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from . import checkpoints, compare, runs
+from . import benchmark, checkpoints, compare, runs
 from .callbacks import DetectionMetrics, Pictures, Predictions
 from .callbacks.metrics import SCORES
 from .data import AnomalyDataModule
@@ -38,6 +38,7 @@ COMMANDS = {
     "predict": "scores and decisions of a checkpoint, as a CSV file",
 }
 TOOLS = {  # commands that are no Trainer's, each with a parser of its own
+    "benchmark": "train a configuration for each class and seed, and put its scores beside older methods",
     "compare": "put finished runs side by side: a table, ROC curves, training curves",
     "sweep": "many runs over a grid or a search space, that survive any interruption",
 }
@@ -294,6 +295,8 @@ def main(args: list[str] | None = None) -> int:
     try:
         if args[:1] == ["compare"]:
             return compare.main(args[1:])
+        if args[:1] == ["benchmark"]:
+            return benchmark.main(args[1:], CLI, _be_quiet)
         if args[:1] == ["sweep"]:
             from . import sweep  # needs Optuna, an extra
 
@@ -303,7 +306,7 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other, once it has cleaned up
         if isinstance(stop, SystemExit) and stop.code != 1:
             raise
-        how = "" if args[:1] == ["sweep"] else " and --ckpt_path last"
+        how = "" if args[:1] in (["sweep"], ["benchmark"]) else " and --ckpt_path last"
         print(f"interrupted: resume with the same command{how}", file=sys.stderr)
         return 1
     except Exception as error:

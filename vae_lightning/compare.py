@@ -5,7 +5,6 @@ python -m vae_lightning compare lightning_logs/mnist_autoencoder/* lightning_log
 
 from __future__ import annotations
 
-import argparse
 import csv
 import glob
 import io
@@ -18,13 +17,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import yaml
 from sklearn.metrics import roc_auc_score
 
+from . import tools
 from .callbacks.metrics import SCORES
 from .curves import png, roc, scalars, training
 from .errors import UserError
@@ -131,19 +131,13 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> tools.Parser:
     """What ``compare --help`` shows."""
-
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UserError(f"compare: {message}: see compare --help")
-
-    parser = Parser(
-        "python -m vae_lightning compare",
+    parser = tools.Parser(
+        "compare",
         description="Puts finished runs side by side: the settings in which they differ, loss terms, AUROC, average "
         "precision, F1, epochs and time, ROC and training curves. Runs that differ in their seeds alone "
         "(seed_everything and the data's) are one row: mean ± standard deviation over n seeds.",
-        allow_abbrev=False,
     )
     what = "folder of a run, <runs>/<experiment>/version_<n>, or a pattern such as 'lightning_logs/mnist_*/*'"
     parser.add_argument("runs", nargs="+", metavar="RUN", help=what)

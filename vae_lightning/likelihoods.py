@@ -42,11 +42,17 @@ class Likelihood(nn.Module):
 
     def _head(self, params: Tensor, index: int = 0) -> Tensor:
         heads = -self.ndim - 1
+        params = full_precision(params)
         # a single head is squeezed: the gradient of select would write a tensor of zeros first
         return params.squeeze(heads) if self.heads == 1 else params.select(heads, index)
 
     def _sum(self, per_feature: Tensor) -> Tensor:
         return per_feature.flatten(-self.ndim).sum(-1)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """What a network emits under autocast as float32: densities sum hundreds of terms of it."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 class Bernoulli(Likelihood):

@@ -81,9 +81,15 @@ def numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
 
 def write_results(folder: Path, epochs: int, seconds: float, metrics: dict[str, float]) -> None:
     """What the run came to, for programs."""
-    temporary = (folder / RESULTS).with_suffix(".tmp")
-    temporary.write_text(json.dumps({"epochs": epochs, "seconds": round(seconds, 1), "metrics": metrics}, indent=2))
-    os.replace(temporary, folder / RESULTS)
+    content = {"epochs": epochs, "seconds": round(seconds, 1), "metrics": metrics}
+    write_whole(folder / RESULTS, json.dumps(content, indent=2))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is never seen half-written."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
 
 
 def _number(value: float) -> str:

@@ -5,25 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
-import multiprocessing.connection
-import os
 import shutil
-import sys
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from io import StringIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import torch
-import yaml
 from lightning.pytorch import Callback, Trainer
 
-from . import runs
+from . import runs, tools, workers
 from .errors import UserError
 from .sweep_plan import Plan, label, read, short, suggest
 
@@ -65,13 +58,6 @@ keys of a sweep file:
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"sweep: {message}: sweep --help lists what there is")
-
-
 def main(args: list[str], cli: Any, be_quiet: Callable[[], None]) -> int:
     """Run a sweep; the exit code is 0, or 1 if a trial has failed for good.
 
@@ -84,7 +70,7 @@ def main(args: list[str], cli: Any, be_quiet: Callable[[], None]) -> int:
         UserError: When anything is wrong with the sweep, before a trial starts.
     """
     plan, jobs = _parse(args)
-    _silence(be_quiet)
+    workers.quiet(be_quiet)
     check_storage(plan)
     _check_folder(plan)
     _check_configurations(cli, plan)
@@ -96,18 +82,17 @@ def main(args: list[str], cli: Any, be_quiet: Callable[[], None]) -> int:
     trials = Trials(plan, study)
     print(f"study {plan.study}: {plan.trials} trials, {len(trials.left())} left, in {plan.folder}", flush=True)
     if trials.left():
-        _run(cli, be_quiet, plan, study, jobs)
+        workers.run(jobs, be_quiet, _work, cli, plan)
     print(sweep_report.write(plan, trials), flush=True)
     return int(any(trials.given_up(attempts) for attempts in trials.by_slot().values()))
 
 
 def _parse(args: list[str]) -> tuple[Plan, int]:
-    parser = Parser(
-        prog="python -m vae_lightning sweep",
+    parser = tools.Parser(
+        "sweep",
         description=DESCRIPTION,
         epilog=KEYS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("-c", "--config", type=Path, required=True, help="the sweep file")
     parser.add_argument("--jobs", type=int, default=1, help="processes on this machine, which share its cores")
@@ -115,30 +100,10 @@ def _parse(args: list[str]) -> tuple[Plan, int]:
     parser.add_argument("--study", help="name of the study, instead of the file's")
     parser.add_argument("--storage", help="URL of the study's database, instead of the file's")
     parser.add_argument("--trials", type=int, help="how many, instead of the file's")
-    given, rest = parser.parse_known_args(args)
+    given, overrides = parser.parse_overriding(args)
     if given.jobs < 1:
         raise UserError(f"--jobs {given.jobs}: expected at least 1")
-    return read(given.config, vars(given), _overrides(rest)), given.jobs
-
-
-def _overrides(rest: list[str]) -> dict[str, Any]:
-    """``--key value`` and ``--key=value``, any number of them."""
-    settings: dict[str, Any] = {}
-    words = iter(rest)
-    for word in words:
-        if not word.startswith("--"):
-            raise UserError(f"sweep: {word}: expected --key value")
-        key, given, value = word[2:].partition("=")
-        if not given and (value := next(words, "--")).startswith("--"):
-            raise UserError(f"sweep: --{key}: the value is missing")
-        settings[key] = yaml.safe_load(value)
-    return settings
-
-
-def _silence(be_quiet: Callable[[], None]) -> None:
-    be_quiet()
-    for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are, once per trial
-        logging.getLogger(name).setLevel(logging.WARNING)
+    return read(given.config, vars(given), overrides), given.jobs
 
 
 def _check_folder(plan: Plan) -> None:
@@ -149,11 +114,6 @@ def _check_folder(plan: Plan) -> None:
 
 def _check_configurations(cli: Any, plan: Plan) -> None:
     """Build every value of the search space and try one batch; raise a UserError for a wrong key, value or metric."""
-
-    class Build(cli):
-        def _run_subcommand(self, subcommand: str) -> None:
-            """Everything is built, nothing is run."""
-
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     choices = {k: v if isinstance(v, list) else [v.low, v.high] for k, v in plan.search.items()}
     with warnings.catch_warnings():
@@ -161,7 +121,7 @@ def _check_configurations(cli: Any, plan: Plan) -> None:
         try:
             for i in range(max(map(len, choices.values()))):
                 values = {key: some[min(i, len(some) - 1)] for key, some in choices.items()}
-                Build([*plan.arguments(values), *quiet])
+                tools.build(cli, plan.arguments(values))
             # the base, not a combination that may take long
             tried = cli([*plan.arguments({}), *quiet, "--trainer.fast_dev_run=true"])
         except UserError as error:
@@ -174,55 +134,9 @@ def _check_configurations(cli: Any, plan: Plan) -> None:
                 raise UserError(f"{plan.file}: {key}: {name}: there is no such metric{suggest(name, sorted(known))}")
 
 
-def _run(cli: Any, be_quiet: Callable[[], None], plan: Plan, study: optuna.Study, jobs: int) -> None:
-    """Work off the trials, in this process or in several."""
-    if jobs == 1:
-        return work(cli, plan, study)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, min(torch.get_num_threads(), cores // jobs))
-    # forks of a clean process: a fork of this one would share database connections, threads and CUDA
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, cli.__module__])  # imported once for all
-    spares = 3 * jobs  # a process may run out of memory or be killed; all of them, again and again, may not
-    arguments = (cli, be_quiet, plan, threads)
-    processes = [context.Process(target=_worker, args=arguments) for _ in range(jobs)]
-    for process in processes:
-        process.start()
-    try:
-        while processes:
-            multiprocessing.connection.wait([process.sentinel for process in processes])
-            ended = [process for process in processes if not process.is_alive()]
-            processes = [process for process in processes if process.is_alive()]
-            for process in ended:
-                if process.exitcode == 0:
-                    continue
-                if spares == 0:
-                    raise UserError(f"sweep: processes keep dying (exit code {process.exitcode}): try fewer --jobs")
-                spares -= 1
-                processes.append(context.Process(target=_worker, args=arguments))
-                processes[-1].start()
-    finally:  # interrupted: each records that its trial is nobody's fault
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
-    return None
-
-
-def _worker(cli: Any, be_quiet: Callable[[], None], plan: Plan, threads: int) -> None:
-    """One of several processes, which ends with the one that started it."""
-
-    def follow() -> None:
-        multiprocessing.parent_process().join()  # type: ignore[union-attr]
-        os._exit(1)  # killed, it cannot say so: nobody would wait for what is done here
-
-    threading.Thread(target=follow, daemon=True).start()
-    _silence(be_quiet)
-    torch.set_num_threads(threads)
-    try:
-        work(cli, plan, connect(plan))
-    except KeyboardInterrupt:
-        sys.exit(1)  # the process that started this one says so, or starts another if it was not meant
+def _work(cli: Any, plan: Plan) -> None:
+    """As :func:`work`, in any process: a connection is no other's."""
+    work(cli, plan, connect(plan))
 
 
 def work(cli: Any, plan: Plan, study: optuna.Study) -> None:
@@ -311,7 +225,9 @@ def train(cli: Any, plan: Plan, claim: Claim) -> dict[str, Any]:
     results = claim.folder / runs.RESULTS
     for _ in range(2):
         if not results.is_file():
-            _fit(cli, plan, claim)
+            callbacks = [Report(claim.trial, next(iter(plan.objectives)))] if plan.pruning else []
+            home = ["--runs", str(plan.runs), "--experiment", plan.study]
+            tools.fit(cli, [*plan.arguments(claim.values), *home], claim.folder, callbacks)
         content: dict[str, Any] = json.loads(results.read_text())
         found = {name: content["metrics"].get(name) for name in plan.objectives}
         if None not in found.values():
@@ -332,34 +248,4 @@ def _mark(plan: Plan, claim: Claim) -> None:
     if path.is_file() and json.loads(path.read_text()) != json.loads(mark):
         raise UserError(f"{claim.folder} holds a trial with other values: move it away, or choose another --study")
     claim.folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(mark)
-    os.replace(temporary, path)
-
-
-def _fit(cli: Any, plan: Plan, claim: Claim) -> None:
-    class Trial(cli):
-        """A fit that reports to the study and prints no table of its own."""
-
-        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-            trainer: Any = super().instantiate_trainer(**kwargs)
-            if plan.pruning:
-                trainer.callbacks.insert(0, Report(claim.trial, next(iter(plan.objectives))))
-            return trainer
-
-        def after_fit(self) -> None:
-            with contextlib.redirect_stdout(StringIO()):
-                super().after_fit()
-
-    arguments = ["--runs", str(plan.runs), "--experiment", plan.study]
-    arguments += [f"--trainer.{key}=false" for key in ("enable_progress_bar", "enable_model_summary")]
-    if (last := claim.folder / "checkpoints/last.ckpt").is_file():
-        arguments += ["--ckpt_path", str(last)]
-    # resolved: Lightning forgets the best checkpoint of a run that is resumed under another spelling of its folder
-    os.environ[runs.VARIABLE] = str(claim.folder.resolve())
-    try:
-        Trial([*plan.arguments(claim.values), *arguments])
-    finally:
-        runs.release()
-    if not (claim.folder / runs.RESULTS).is_file():
-        raise KeyboardInterrupt  # stopped by a signal, in order
+    runs.write_whole(path, mark)

@@ -200,11 +200,16 @@ def _pictures(plan: Plan, found: list[Point], chosen: list[Point]) -> list[Path]
     return [plan.folder / f"{name}.png" for name in figures]
 
 
-def _named(plan: Plan, metric: str) -> str:
-    """A metric as a label of an axis: with its unit, and which way is better."""
+def _unit(plan: Plan, metric: str) -> str:
+    """A metric's unit, and which way is better."""
     better = {"maximize": "higher is better", "minimize": "lower is better"}.get(plan.objectives.get(metric, ""))
-    notes = [note for note in (UNITS.get(metric.split("/")[1] if "/" in metric else metric), better) if note]
-    return metric + (f"\n({'; '.join(notes)})" if notes else "")
+    return "; ".join(note for note in (UNITS.get(metric.split("/")[1] if "/" in metric else metric), better) if note)
+
+
+def _named(plan: Plan, metric: str) -> str:
+    """A metric as a label of an axis."""
+    unit = _unit(plan, metric)
+    return metric + (f"\n({unit})" if unit else "")
 
 
 def _over(found: list[Point]) -> str:
@@ -222,6 +227,12 @@ def _ticks(values: list[str]) -> list[str]:
     return [value.replace("(", "\n(", 1).replace(", ", ",\n") for value in values]
 
 
+def _slant(values: list[str]) -> dict[str, Any]:
+    """Long labels side by side would run into each other."""
+    wide = max(len(line) for value in _ticks(values) for line in value.split("\n"))
+    return {"rotation": 20, "ha": "right", "fontsize": 8} if wide > 10 else {}
+
+
 def heatmap(plan: Plan, found: list[Point], keys: list[str], metric: str) -> Figure:
     """A metric over the grid of two keys."""
     y, x = (_values(plan, key) for key in keys)
@@ -237,7 +248,7 @@ def heatmap(plan: Plan, found: list[Point], keys: list[str], metric: str) -> Fig
         dark = not np.isnan(value) and value < (low + high) / 2
         axis.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
     axis.set(xticks=range(len(x)), yticks=range(len(y)), xlabel=short(keys[1], keys), ylabel=short(keys[0], keys))
-    axis.set_xticklabels(_ticks(x))
+    axis.set_xticklabels(_ticks(x), **_slant(x))
     axis.set_yticklabels(_ticks(y))
     axis.set_title(f"Sweep {plan.study}: {metric}{_over(found)}", fontsize=10)
     figure.colorbar(image, label=_named(plan, metric))
@@ -297,8 +308,9 @@ def curves(plan: Plan, found: list[Point], keys: list[str], metrics: list[str]) 
                 },
                 **{"label": f"{short(keys[0], keys)} = {line}"},
             )
-        axis.set(xticks=range(len(x)), xlabel=short(keys[-1], keys), ylabel=_named(plan, metric))
-        axis.set_xticklabels(_ticks(x))
+        axis.set(xticks=range(len(x)), xlabel=short(keys[-1], keys), ylabel=_unit(plan, metric))
+        axis.set_title(metric, fontsize=9)
+        axis.set_xticklabels(_ticks(x), **_slant(x))
         axis.grid(alpha=0.3)
     for axis in list(figure.axes)[len(metrics) :]:
         axis.remove()
@@ -323,15 +335,18 @@ def pareto(plan: Plan, found: list[Point], chosen: list[Point]) -> Figure:
     axis.scatter([p.mean(x) for p in line], [p.mean(y) for p in line], color=COLOURS[1], zorder=3, label="Pareto front")
     names = [key for key in plan.search if key != SEED]
     middle = np.mean([p.mean(x) for p in found if p.complete] or [0])
-    for p in line:
+    for i, p in enumerate(line):
         to_the_left = p.mean(x) > middle  # of its point, where there is room
         text = ", ".join(f"{short(key, names)} {label(value, 4)}" for key, value in p.values.items())
-        place: Any = {"xytext": (-6 if to_the_left else 6, 5), "ha": "right" if to_the_left else "left"}
+        place: Any = {
+            "xytext": (-6 if to_the_left else 6, -11 if i % 2 else 5),
+            "ha": "right" if to_the_left else "left",
+        }
         place |= {"textcoords": "offset points", "fontsize": 7}
         axis.annotate(text, (p.mean(x), p.mean(y)), **place)
     axis.set(xlabel=_named(plan, x), ylabel=_named(plan, y))
     axis.margins(0.15)
     axis.grid(alpha=0.3)
-    axis.legend()
+    figure.legend(loc="outside lower center", ncols=2)  # inside it would hide points: the front runs along the edges
     axis.set_title(f"Sweep {plan.study}: Pareto front of {len(found)} points{_over(found)}", fontsize=10)
     return figure

@@ -11,7 +11,6 @@ process, and elsewhere by the time at which it last gave a sign of life.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import socket
 import time
 import uuid
@@ -26,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from . import workers
 from .errors import UserError
 from .sweep_plan import Plan, Range, label
 
@@ -148,7 +148,7 @@ class Trials:
     def claim(self) -> Iterator[Claim | None]:
         """The next slot that nobody has, held until the context ends; None while there is none."""
         with contextlib.ExitStack() as held:
-            with self._locked("claims", wait=True):
+            with workers.lock(self.locks / "claims", wait=True):
                 claim = self._claim(held)
             yield claim
 
@@ -158,7 +158,7 @@ class Trials:
             if self.counted(trials) or self.given_up(trials):
                 continue
             with contextlib.ExitStack() as lock:
-                if lock.enter_context(self._locked(str(slot))) and (trial := self._ask(slot, trials)):
+                if lock.enter_context(workers.lock(self.locks / str(slot))) and (trial := self._ask(slot, trials)):
                     held.push(lock.pop_all())
                     values = {key: _suggest(trial, key, options) for key, options in self.plan.search.items()}
                     return Claim(trial, slot, values, self.plan.folder / f"trial_{slot:03d}")
@@ -202,7 +202,7 @@ class Trials:
             attrs = trial.user_attrs
             started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
             if attrs.get("host") == HOST:
-                dead = _free(Path(attrs["lock"]))
+                dead = workers.free(Path(attrs["lock"]))
             else:
                 dead = time.time() - attrs.get("beat", started) > SILENCE
             if dead:
@@ -223,26 +223,6 @@ class Trials:
             for name, value in attrs.items():
                 trial.set_user_attr(name, value)
             self.study.tell(trial, values, TrialState.PRUNED if values is None else TrialState.COMPLETE)
-
-    @contextlib.contextmanager
-    def _locked(self, name: str, wait: bool = False) -> Iterator[bool]:
-        with (self.locks / name).open("w") as file:
-            yield _lock(file.fileno(), wait)
-
-
-def _lock(handle: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _free(path: Path) -> bool:
-    if not path.exists():
-        return True
-    with path.open() as file:
-        return _lock(file.fileno(), wait=False)
 
 
 def choice(value: Any) -> Any:

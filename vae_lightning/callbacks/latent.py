@@ -150,7 +150,7 @@ def clusters_in(
     for c in np.unique([*target, *names]):
         scatter(true, points[target == c], c, classes[c] if c >= 0 else "no class")
         scatter(found, points[names[clusters] == c], c, "")
-    for name, centre in zip(names, centres, strict=True):
+    for name, centre in zip(names, apart(centres, 0.04 * np.ptp(points, axis=0).max()), strict=True):
         box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
         text = classes[name].split(" ")[0] if name >= 0 else "–"
         found.annotate(text, centre, ha="center", va="center", weight="bold", bbox=box)
@@ -159,6 +159,16 @@ def clusters_in(
     figure.legend(*true.get_legend_handles_labels(), loc="outside right center", markerscale=2)
     figure.suptitle(f"Gaussian mixture on the latent means of {len(points):,} test samples")
     return figure
+
+
+def apart(places: np.ndarray, distance: float) -> np.ndarray:
+    """Places (N, 2) of labels, moved until each is about ``distance`` from the next: none hides another."""
+    places = places + 1e-6 * np.random.default_rng(0).standard_normal(places.shape)  # none on top of another
+    for _ in range(100):
+        gaps = places[:, None] - places
+        lengths = np.linalg.norm(gaps, axis=2, keepdims=True) + np.eye(len(places))[:, :, None]
+        places = places + 0.25 * (np.clip(distance - lengths, 0, None) / lengths * gaps).sum(1)
+    return places
 
 
 def latent_map(pca: np.ndarray, tsne: np.ndarray, target: np.ndarray, label: np.ndarray, classes: list[str]) -> Figure:
@@ -170,7 +180,8 @@ def latent_map(pca: np.ndarray, tsne: np.ndarray, target: np.ndarray, label: np.
         for c in np.unique(target[label == NORMAL]):
             scatter(axis, points[(label == NORMAL) & (target == c)], c, classes[c])
         strange = points[label == ANOMALY]
-        axis.scatter(strange[:, 0], strange[:, 1], s=20, marker="x", color="black", linewidths=1, label="anomalies")
+        alpha = 0.9 if len(strange) < len(points) / 10 else 0.25  # many of them would hide the others
+        axis.scatter(strange[:, 0], strange[:, 1], 20, "black", "x", linewidths=1, alpha=alpha, label="anomalies")
         axis.set(title=title, xlabel=f"{unit} 1", ylabel=f"{unit} 2")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", markerscale=1.5)
     figure.suptitle(f"Latent means of {len(pca):,} test samples")

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ..annealing import Annealing, Constant
-from ..likelihoods import Likelihood
+from ..likelihoods import Likelihood, full_precision
 from ..networks import Network
 from .autoencoder import Autoencoder
 
@@ -56,7 +56,7 @@ class VAE(Autoencoder):
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ² of q(z | x): (B, *input_shape) → 2 × (B, latent_dim)."""
-        mu, logvar = self.encoder(x).chunk(2, dim=1)
+        mu, logvar = full_precision(self.encoder(x)).chunk(2, dim=1)
         return mu, logvar
 
     def encode(self, x: Tensor) -> Tensor:
