@@ -20,6 +20,7 @@ from ..data.base import NORMAL, AnomalyDataModule
 from ..data.loader import Batch, Loader
 from ..detector import Detector
 from ..errors import UserError
+from ..passes import Passes
 from ..scores import ReconstructionError, Score
 from ..thresholds import Percentile, Threshold
 
@@ -90,6 +91,7 @@ class AnomalyModel(LightningModule):
         self.detector.check(self)
         self.beta = 1.0  # the weight of the KL term at the current step; in the checkpoint
         self._means = {split: Means() for split in ("train", "val", "test")}
+        self.passes: Passes | None = None  # what its scores have in common while they are computed
         self._generator: torch.Generator | None = None
         self._rng_state: Tensor | None = None
 
