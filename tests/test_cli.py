@@ -335,11 +335,12 @@ def test_only_idle_hooks_are_spared(trainer, clip):
         torch.manual_seed(0)
         model, count = Counting([10], MLP([8]), 2), Count()
         fit = trainer(max_epochs=2, callbacks=[count, DetectionMetrics()], gradient_clip_val=clip)
+        data = GaussianMixture(samples=600)
         if spare:
-            spare_idle_hooks(fit, model)
+            spare_idle_hooks(fit, model, data)
             assert count.on_train_batch_end is model.on_after_backward is None
             assert (model.configure_gradient_clipping is None) == (clip is None)
-        fit.fit(model, GaussianMixture(samples=600))
+        fit.fit(model, data)
         assert count.steps == model.steps == fit.global_step > 0
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*weights)
