@@ -118,9 +118,11 @@ def test_the_score_is_deterministic_and_of_each_sample_alone():
     torch.testing.assert_close(together[7:8], score(model, x[7:8]), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("build", [lambda: linear(k=0), lambda: ImportanceWeighted(k=0), lambda: Evidence(k=0)])
+@pytest.mark.parametrize(
+    "build", [lambda: linear(k=0), lambda: ImportanceWeighted(k=0), lambda: Evidence(k=0), lambda: Evidence(samples=0)]
+)
 def test_k_below_one_is_refused(build):
-    with pytest.raises(UserError, match="k = 0 must be at least 1"):
+    with pytest.raises(UserError, match=r"(k|samples) = 0 must be at least 1"):
         build()
 
 
@@ -132,7 +134,12 @@ def test_evidence_of_a_test_split_is_the_known_one():
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Evidence(k=10_000)], enable_progress_bar=False)
     (metrics,) = trainer.test(model, data, verbose=False)
     x = torch.cat([batch.x[batch.label == 0] for batch in data.test_dataloader()])
-    assert metrics["test/nll_10000"] == pytest.approx(-log_evidence(model, x).mean().item(), abs=0.01)
+    nll = -log_evidence(model, x)
+    assert metrics["test/nll_10000"] == pytest.approx(nll.mean().item(), abs=0.01)
+    assert metrics["test/nll_10000_error"] == pytest.approx(nll.std().item() / len(nll) ** 0.5, rel=0.02)
+    few = Trainer(accelerator="cpu", logger=False, callbacks=[Evidence(10_000, samples=25)], enable_progress_bar=False)
+    (metrics,) = few.test(model, data, verbose=False)
+    assert metrics["test/nll_10000"] == pytest.approx(nll[:25].mean().item(), abs=0.02)
 
 
 def test_evidence_is_refused_for_a_model_without_one():

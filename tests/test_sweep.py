@@ -444,7 +444,6 @@ def test_the_configurations(path):
         for part in key.split("."):
             node = node[part]
     wanted = {
-        "mnist_one_class": {"data.init_args.normal_classes": [[digit] for digit in range(10)]},
         "fashion_mnist": {LATENT: [2, 8, 16, 32], BETA: [0.1, 1, 5, 10]},
         "synthetic": {
             BETA: [0, 0.5, 1, 4, {"class_path": "Linear", "init_args": {"start": 0, "stop": 1, "epochs": 30}}],

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UserError
-from .scores import Score
+from .passes import each, sharing
+from .scores import Score, alternate
 from .thresholds import Threshold
 
 
@@ -56,12 +57,15 @@ class Detector(nn.Module):
             val: Batches (B, *input_shape) of normal validation samples.
             train: Of training samples, for scores that are fitted on those; without, they take validation samples.
         """
-        for name, score in self.scores.items():
-            self.thresholds[name].fit(score.calibrate(model, val, train))
+        held_out = {name: score.calibrate(model, val, train) for name, score in self.scores.items()}
+        found = [{name: alternate(scores, model, x) for name, scores in held_out.items()} for x in each(model, val)]
+        for name, threshold in self.thresholds.items():
+            threshold.fit(torch.cat([scores[name] for scores in found]))
 
     def forward(self, model: Any, x: Tensor) -> dict[str, Tensor]:
         """Each score of each sample: (B, *input_shape) → {name: (B,)}."""
-        return {name: score(model, x) for name, score in self.scores.items()}
+        with sharing(model, x):
+            return {name: score(model, x) for name, score in self.scores.items()}
 
     @property
     def fitted(self) -> bool:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .networks import Blocks
+from .passes import each
 from .whitening import ledoit_wolf, reservoir
 
 FitOn = Literal["train", "val"]
@@ -59,20 +60,20 @@ class Score(nn.Module):
     def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
         """Fit on normal samples. ``batches`` can be gone through as often as needed."""
 
-    def calibrate(self, model: Any, val: Iterable[Tensor], train: Iterable[Tensor] | None = None) -> Tensor:
-        """Fit on what ``fit_on`` says and give the score of each validation sample, as if it had not been fitted on.
+    def calibrate(self, model: Any, val: Iterable[Tensor], train: Iterable[Tensor] | None = None) -> list[Score]:
+        """Fit on what ``fit_on`` says. What it gives scores validation samples as new ones, see :func:`alternate`.
 
         A fitted score is lower on its own samples than on new ones. Where it is fitted on validation samples, or for
         want of others, each of them is scored by a copy that was fitted on the half of them without it.
         """
         samples = train if self.fit_on == "train" and train is not None else val
-        copies = []
-        if self.fit_on is not None and samples is val:
-            copies = [copy.deepcopy(self), copy.deepcopy(self)]
-            for half, fitted in enumerate(copies):
-                fitted.fit(model, _EverySecond(val, 1 - half))
         self.fit(model, samples)
-        return torch.cat([_alternate(copies or [self], model, x) for x in val])
+        if self.fit_on is None or samples is not val:
+            return [self]
+        copies = [copy.deepcopy(self), copy.deepcopy(self)]
+        for half, fitted in enumerate(copies):
+            fitted.fit(model, _EverySecond(val, 1 - half))
+        return list(copies)
 
     @abstractmethod
     def forward(self, model: Any, x: Tensor) -> Tensor:
@@ -96,8 +97,8 @@ class _EverySecond:
         return (x[self.start :: 2] for x in self.batches if len(x) > self.start)
 
 
-def _alternate(scores: list[Any], model: Any, x: Tensor) -> Tensor:
-    """Scores of x, the i-th by the i-th score and then from the first one again."""
+def alternate(scores: list[Score], model: Any, x: Tensor) -> Tensor:
+    """Scores of x, the i-th sample's by the i-th score and then from the first one again."""
     found = torch.stack([score(model, x) for score in scores])
     return found[torch.arange(len(x)) % len(scores), torch.arange(len(x))]
 
@@ -137,11 +138,9 @@ class NegativeELBO(Score):
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         mu, logvar = model.posterior(x)
-        z = mu[None]
-        if self.samples:
-            generator = torch.Generator().manual_seed(self.seed)
-            noise = torch.randn(self.samples, 1, mu.shape[1], generator=generator).to(mu)
-            z = mu + (0.5 * logvar).exp() * noise
+        if not self.samples:
+            return model.kl(mu, logvar) - model.likelihood.log_prob(model.decode(mu), x)
+        z = mu + (0.5 * logvar).exp() * _noise(self.samples, mu, self.seed)
         return model.kl(mu, logvar) - model.likelihood.log_prob(model.decode(z), x).mean(0)
 
 
@@ -333,7 +332,9 @@ class Whitened(Score):
         """(B, *input_shape) → (B, D)."""
 
     def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        rows = reservoir((self.represent(model, x) for x in batches), self.capacity, 2, type(self).__name__)
+        rows = reservoir(
+            (self.represent(model, x) for x in each(model, batches)), self.capacity, 2, type(self).__name__
+        )
         mean, directions, variances, rest = (part.to(rows) for part in ledoit_wolf(rows, self.rank))
         self.center, self.directions, self.precision, self.rest = mean, directions, 1 / variances, 1 / rest
 
@@ -440,7 +441,7 @@ class LatentDensity(Score):
             self.register_buffer(name, torch.empty(0))
 
     def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        features = (latent_features(model, x, self.features) for x in batches)
+        features = (latent_features(model, x, self.features) for x in each(model, batches))
         rows = reservoir(features, self.capacity, 2 * self._candidates[0], "LatentDensity")
         center, scale = rows.mean(0), rows.std(0, correction=0).clamp_min(1e-6)
         mixture = self._mixture(((rows - center) / scale).cpu().numpy())
@@ -543,10 +544,15 @@ class Combined(Score):
     def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
         self.calibrate(model, batches)
 
-    def calibrate(self, model: Any, val: Iterable[Tensor], train: Iterable[Tensor] | None = None) -> Tensor:
-        scores = torch.stack([score.calibrate(model, val, train) for score in self.scores], 1)
+    def calibrate(self, model: Any, val: Iterable[Tensor], train: Iterable[Tensor] | None = None) -> list[Score]:
+        parts = [score.calibrate(model, val, train) for score in self.scores]
+        found = [torch.stack([alternate(part, model, x) for part in parts], 1) for x in each(model, val)]
+        scores = torch.cat(found)
         self.mean, self.std = scores.mean(0), scores.std(0).clamp_min(1e-12)
-        return self._combine(scores)
+        copies = [copy.copy(self) for _ in range(max(map(len, parts)))]
+        for i, combined in enumerate(copies):
+            combined.scores = [part[i % len(part)] for part in parts]
+        return list(copies)
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         return self._combine(torch.stack([score(model, x) for score in self.scores], 1))

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..likelihoods import Likelihood, MeanSquaredError
 from ..networks import MLP, Network
+from ..passes import shared
 from .base import AnomalyModel
 
 
@@ -48,17 +49,21 @@ class Autoencoder(AnomalyModel):
         nll = -self.likelihood.log_prob(self.decode(self.encode(x)), x)
         return {"loss": nll, self.likelihood.name: nll}
 
+    @shared
     def encode(self, x: Tensor) -> Tensor:
         """(B, *input_shape) → z (B, latent_dim)."""
         return self.encoder(x)
 
+    @shared
     def hidden(self, x: Tensor) -> list[Tensor]:
         """Activations of the encoder's hidden layers: (B, *input_shape) → [(B, features), …]."""
         return self.encoder.hidden(x)
 
+    @shared
     def decode(self, z: Tensor) -> Tensor:
         """Z (..., latent_dim) → parameters of the likelihood (..., heads, *input_shape)."""
         return self.decoder(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
 
+    @shared
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.likelihood.mean(self.decode(self.encode(x)))

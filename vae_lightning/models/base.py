@@ -20,6 +20,7 @@ from ..data.base import NORMAL, AnomalyDataModule
 from ..data.loader import Batch, Loader
 from ..detector import Detector
 from ..errors import UserError
+from ..passes import Passes
 from ..scores import ReconstructionError, Score
 from ..thresholds import Percentile, Threshold
 
@@ -28,14 +29,26 @@ class Means:
     """Means over all samples of a split, whatever the sizes of batches and shares of ranks."""
 
     def __init__(self, names: list[str] | None = None, total: Tensor | None = None) -> None:
-        self.names, self.total = names or [], total
+        self.names, self._total = names or [], total
+        self._batches: list[list[Tensor]] = []  # summed many at a time: every operation costs a small net's step time
 
     def update(self, terms: dict[str, Tensor]) -> None:
         """Add the terms of a batch, each (B,)."""
         self.names = list(terms)
-        stacked = torch.stack([*terms.values(), torch.ones_like(terms["loss"])]).detach()
-        total = stacked.sum(1, dtype=torch.float32 if stacked.device.type == "mps" else torch.float64)
-        self.total = total if self.total is None else self.total.to(total.device) + total
+        self._batches.append([term.detach() for term in terms.values()])
+        if len(self._batches) == 100:
+            _ = self.total
+
+    @property
+    def total(self) -> Tensor | None:
+        """The sum of each term, and last the number of samples; None before there are any."""
+        if self._batches:
+            terms = [torch.cat(batches) for batches in zip(*self._batches, strict=True)]
+            stacked = torch.stack([*terms, torch.ones_like(terms[0])])
+            total = stacked.sum(1, dtype=torch.float32 if stacked.device.type == "mps" else torch.float64)
+            self._total = total if self._total is None else self._total.to(total.device) + total
+            self._batches = []
+        return self._total
 
     def compute(self, reduce: Callable[..., Any]) -> dict[str, Tensor]:
         """The means, over the ranks that ``reduce`` sums over."""
@@ -78,6 +91,7 @@ class AnomalyModel(LightningModule):
         self.detector.check(self)
         self.beta = 1.0  # the weight of the KL term at the current step; in the checkpoint
         self._means = {split: Means() for split in ("train", "val", "test")}
+        self.passes: Passes | None = None  # what its scores have in common while they are computed
         self._generator: torch.Generator | None = None
         self._rng_state: Tensor | None = None
 
@@ -115,7 +129,7 @@ class AnomalyModel(LightningModule):
         self._means["train"].update(terms)
         # a GPU is asked only now and then: each answer makes it wait
         if loss.device.type == "cpu" or batch_idx % 50 == 0:
-            self._stop_if_not_finite()
+            self._stop_if_not_finite(loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -143,11 +157,10 @@ class AnomalyModel(LightningModule):
         values = {f"{split}/{name}": mean for name, mean in means.items()}
         self.log_dict(values, prog_bar=split == "train", sync_dist=True)
 
-    def _stop_if_not_finite(self) -> None:
-        total = self._means["train"].total
-        if total is not None and not total.isfinite().all():
+    def _stop_if_not_finite(self, losses: Tensor | None) -> None:
+        if losses is not None and not math.isfinite(value := losses.detach().sum().item()):
             raise UserError(
-                f"the training loss became {'NaN' if total.isnan().any() else 'infinite'} at step {self.global_step}: "
+                f"the training loss became {'NaN' if math.isnan(value) else 'infinite'} at step {self.global_step}: "
                 "lower the learning rate, or clip gradients with trainer.gradient_clip_val; the last good checkpoint "
                 "is kept"
             )
@@ -179,7 +192,7 @@ class AnomalyModel(LightningModule):
         self._log_means("val")
 
     def on_train_epoch_end(self) -> None:
-        self._stop_if_not_finite()
+        self._stop_if_not_finite(self._means["train"].total)
         self._log_means("train")
         if "kl" in self._means["train"].names:
             self.log("train/beta", self.beta)
@@ -203,8 +216,9 @@ class AnomalyModel(LightningModule):
             self.calibrate()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._stop_if_not_finite()  # never replace a good checkpoint by a ruined one
-        checkpoint["train_means"] = vars(self._means["train"])
+        means = self._means["train"]
+        self._stop_if_not_finite(means.total)  # never replace a good checkpoint by a ruined one
+        checkpoint["train_means"] = {"names": means.names, "total": means.total}
         checkpoint["beta"] = self.beta
         checkpoint["detector"] = self._detection()
         checkpoint["rng_state"] = torch.get_rng_state()  # dropout draws from it

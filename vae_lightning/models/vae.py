@@ -9,6 +9,7 @@ from torch import Tensor
 from ..annealing import Annealing, Constant
 from ..likelihoods import Likelihood, full_precision
 from ..networks import Network
+from ..passes import shared
 from .autoencoder import Autoencoder
 
 
@@ -54,11 +55,13 @@ class VAE(Autoencoder):
         nll, kl = -self.likelihood.log_prob(self.decode(z), x), self.kl(mu, logvar)
         return {"loss": nll + beta * kl, self.likelihood.name: nll, "kl": kl}
 
+    @shared
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ² of q(z | x): (B, *input_shape) → 2 × (B, latent_dim)."""
         mu, logvar = full_precision(self.encoder(x)).chunk(2, dim=1)
         return mu, logvar
 
+    @shared
     def encode(self, x: Tensor) -> Tensor:
         """The posterior mean: (B, *input_shape) → μ (B, latent_dim)."""
         return self.posterior(x)[0]
