@@ -43,9 +43,9 @@ def step(model: VAE, optimizer: torch.optim.Optimizer, x: Tensor) -> Tensor:
     """One training step of a VAE as one writes it by hand; the summed loss."""
     mu, logvar = model.encoder(x).chunk(2, dim=1)
     z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
-    bce = F.binary_cross_entropy_with_logits(model.decoder(z)[:, 0], x, reduction="none").flatten(1).sum(1)
-    kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1)
-    loss = (bce + kl).mean()
+    bce = F.binary_cross_entropy_with_logits(model.decoder(z).flatten(1), x.flatten(1), reduction="sum")
+    kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum()
+    loss = (bce + kl) / len(x)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -15,6 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CONFIGS, SMALL
+from lightning.pytorch import Callback
+
+from vae_lightning.callbacks import DetectionMetrics
+from vae_lightning.cli import spare_idle_hooks
+from vae_lightning.data import GaussianMixture
+from vae_lightning.models import VAE
+from vae_lightning.networks import MLP
 
 FIT = "fit --config {configs}/beta_vae.yaml"
 DIGITS = "fit --config {configs}/digits_beta_vae.yaml"
@@ -305,3 +312,35 @@ def test_a_leaking_threshold_is_to_be_had_by_name_and_marked(run, fitted, capsys
     assert "fitted on test samples" in out
     normal, hits = 118, round(float(printed["recall"]) * 2)  # of the 120 test samples two are anomalies
     assert float(printed["precision"]) == pytest.approx(hits / (hits + round(0.05 * normal)), abs=1e-4)
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_only_idle_hooks_are_spared(trainer, clip):
+    """Hooks that someone wrote are called, gradients are clipped, and training takes the very same steps."""
+
+    class Count(Callback):
+        steps = 0
+
+        def on_before_optimizer_step(self, *args):
+            self.steps += 1
+
+    class Counting(VAE):
+        steps = 0
+
+        def on_train_batch_end(self, *args):
+            self.steps += 1
+
+    weights = []
+    for spare in (False, True):
+        torch.manual_seed(0)
+        model, count = Counting([10], MLP([8]), 2), Count()
+        fit = trainer(max_epochs=2, callbacks=[count, DetectionMetrics()], gradient_clip_val=clip)
+        data = GaussianMixture(samples=600)
+        if spare:
+            spare_idle_hooks(fit, model, data)
+            assert count.on_train_batch_end is model.on_after_backward is None
+            assert (model.configure_gradient_clipping is None) == (clip is None)
+        fit.fit(model, data)
+        assert count.steps == model.steps == fit.global_step > 0
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*weights)

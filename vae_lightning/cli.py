@@ -27,7 +27,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from . import benchmark, checkpoints, compare, runs
 from .callbacks import DetectionMetrics, Pictures, Predictions
 from .callbacks.metrics import SCORES
-from .data import AnomalyDataModule
+from .data import AnomalyDataModule, Batch
 from .diagnosis import check_files, diagnose  # imports every family: short names work in YAML
 from .errors import UserError
 from .models import AnomalyModel
@@ -71,7 +71,7 @@ STEP_HOOKS = (
 )
 
 
-def spare_idle_hooks(trainer: Any, model: LightningModule) -> None:
+def spare_idle_hooks(trainer: Any, model: LightningModule, data: AnomalyDataModule) -> None:
     """Let Lightning call at each step only what has an effect: it passes over a hook that is None.
 
     On a CPU that is a twentieth of the step of a small net.
@@ -82,11 +82,19 @@ def spare_idle_hooks(trainer: Any, model: LightningModule) -> None:
         idle.append((model, "configure_gradient_clipping"))
     for instance, hook in idle:
         setattr(instance, hook, None)
+    transfer = "on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"
+    if all(_inherits(model, LightningModule, hook) and _inherits(data, AnomalyDataModule, hook) for hook in transfer):
+        model._on_before_batch_transfer = model._apply_batch_transfer_handler = _as_it_is  # type: ignore[method-assign]
     step: Any = type(model).training_step
     step.__signature__ = inspect.signature(step)  # or it is worked out at each step
     if not torch.cuda.is_available():
         # Lightning has CUDA looked for in a way that loads a library each time, and Adam looks at each step
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
+def _as_it_is(batch: Batch, *_: Any, **__: Any) -> Batch:
+    """The loader has moved the batch already."""
+    return batch
 
 
 def _inherits(instance: Any, base: type, method: str) -> bool:
@@ -242,7 +250,7 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         self._prepare()
-        spare_idle_hooks(self.trainer, self.model)
+        spare_idle_hooks(self.trainer, self.model, self.datamodule)
 
     def before_validate(self) -> None:
         self._prepare()

@@ -62,7 +62,7 @@ class Autoencoder(AnomalyModel):
     @shared
     def decode(self, z: Tensor) -> Tensor:
         """Z (..., latent_dim) → parameters of the likelihood (..., heads, *input_shape)."""
-        return self.decoder(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
+        return self.decoder(z) if z.ndim == 2 else self.decoder(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
 
     @shared
     def reconstruct(self, x: Tensor) -> Tensor:

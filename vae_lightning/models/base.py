@@ -50,6 +50,10 @@ class Means:
             self._batches = []
         return self._total
 
+    def sum(self) -> float:
+        """Of all terms together: finite as long as each is."""
+        return 0.0 if self.total is None else self.total.sum().item()
+
     def compute(self, reduce: Callable[..., Any]) -> dict[str, Tensor]:
         """The means, over the ranks that ``reduce`` sums over."""
         *sums, count = reduce(self.total, reduce_op="sum").unbind()
@@ -129,7 +133,7 @@ class AnomalyModel(LightningModule):
         self._means["train"].update(terms)
         # a GPU is asked only now and then: each answer makes it wait
         if loss.device.type == "cpu" or batch_idx % 50 == 0:
-            self._stop_if_not_finite(loss)
+            self._stop_if_not_finite(loss.item())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -157,10 +161,10 @@ class AnomalyModel(LightningModule):
         values = {f"{split}/{name}": mean for name, mean in means.items()}
         self.log_dict(values, prog_bar=split == "train", sync_dist=True)
 
-    def _stop_if_not_finite(self, losses: Tensor | None) -> None:
-        if losses is not None and not math.isfinite(value := losses.detach().sum().item()):
+    def _stop_if_not_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
             raise UserError(
-                f"the training loss became {'NaN' if math.isnan(value) else 'infinite'} at step {self.global_step}: "
+                f"the training loss became {'NaN' if math.isnan(loss) else 'infinite'} at step {self.global_step}: "
                 "lower the learning rate, or clip gradients with trainer.gradient_clip_val; the last good checkpoint "
                 "is kept"
             )
@@ -178,6 +182,12 @@ class AnomalyModel(LightningModule):
         # a function of the step, so that a resumed run draws what an undisturbed one would have drawn
         self._seed_noise(self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        # what zero_grad comes to, without its marks for a profiler
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
     def on_validation_epoch_start(self) -> None:
         self._means["val"] = Means()
         if self.trainer.state.fn == "fit":
@@ -192,7 +202,7 @@ class AnomalyModel(LightningModule):
         self._log_means("val")
 
     def on_train_epoch_end(self) -> None:
-        self._stop_if_not_finite(self._means["train"].total)
+        self._stop_if_not_finite(self._means["train"].sum())
         self._log_means("train")
         if "kl" in self._means["train"].names:
             self.log("train/beta", self.beta)
@@ -217,7 +227,7 @@ class AnomalyModel(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         means = self._means["train"]
-        self._stop_if_not_finite(means.total)  # never replace a good checkpoint by a ruined one
+        self._stop_if_not_finite(means.sum())  # never replace a good checkpoint by a ruined one
         checkpoint["train_means"] = {"names": means.names, "total": means.total}
         checkpoint["beta"] = self.beta
         checkpoint["detector"] = self._detection()
