@@ -22,7 +22,8 @@ class Evidence(Callback):
     Args:
         k: Samples of z for each x.
         seed: Of the noise.
-        samples: Normal test samples at most, the first ones; None takes all, as papers do.
+        samples: Normal test samples at most, the first ones; None takes all, as papers do. MNIST's first ones are its
+            easy ones: a look, and no figure.
 
     Raises:
         UserError: When the model is not a VAE, or k or samples is below 1.
