@@ -449,6 +449,13 @@ def test_the_configurations(path):
             BETA: [0, 0.5, 1, 4, {"class_path": "Linear", "init_args": {"start": 0, "stop": 1, "epochs": 30}}],
             SEED: [0, 1, 2],
         },
+        "synthetic_scores": {
+            "model.init_args.likelihood": [
+                *("MeanSquaredError", "Gaussian"),
+                {"class_path": "Gaussian", "init_args": {"variance": "predicted"}},
+            ],
+            SEED: [0, 1, 2],
+        },
         "mnist_beta": {BETA: [0.1, 0.5, 1, 2, 4], SEED: [0, 1, 2]},
     }
     assert plan.search == wanted[path.stem]
