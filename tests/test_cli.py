@@ -18,10 +18,10 @@ from conftest import CONFIGS, SMALL
 from lightning.pytorch import Callback
 
 from vae_lightning.callbacks import DetectionMetrics
-from vae_lightning.cli import spare_idle_hooks
 from vae_lightning.data import GaussianMixture
 from vae_lightning.models import VAE
 from vae_lightning.networks import MLP
+from vae_lightning.overhead import spare_idle_hooks
 
 FIT = "fit --config {configs}/beta_vae.yaml"
 DIGITS = "fit --config {configs}/digits_beta_vae.yaml"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import traceback
 from collections.abc import Callable, Iterator
@@ -138,7 +136,7 @@ def _tasks(cli: Any, given: argparse.Namespace, overrides: dict[str, Any], folde
         raise UserError(f"--config {given.config}: there is no such file: give configs/conv_vae.yaml for one")
     if base := read_yaml(given.config, "expected a configuration").get("base"):
         raise UserError(f"--config {given.config}: is a sweep, not a configuration: its base is {base}")
-    found = []  # of each data set and protocol: names, classes, the command line without and with a class
+    found = []  # of each data set and protocol: their names, and the command line of each class
     for name in given.data or [None]:
         fixed = ["fit", "--config", str(given.config), *([f"--data={name}"] if name else []), *_options(overrides)]
         for protocol in given.protocol:
@@ -157,7 +155,7 @@ def _tasks(cli: Any, given: argparse.Namespace, overrides: dict[str, Any], folde
 
 
 def _options(settings: dict[str, Any]) -> Iterator[str]:
-    return (f"--{key}={as_text(value) if not isinstance(value, Path) else value}" for key, value in settings.items())
+    return (f"--{key}={as_text(value)}" for key, value in settings.items())
 
 
 def _claim(folder: Path, config: Path, overrides: dict[str, Any]) -> None:
@@ -196,7 +194,7 @@ def _attempt(cli: Any, task: Task) -> str:
             found = baselines.aurocs(tools.build(cli, task.arguments).datamodule)
             runs.write_whole(task.file, json.dumps(found, indent=2))
         else:
-            place = {"runs": task.folder.parent.parent, "experiment": task.folder.parent.name}
+            place = {"runs": str(task.folder.parent.parent), "experiment": task.folder.parent.name}
             tools.fit(cli, [*task.arguments, *_options({"seed_everything": task.seed, **place})], task.folder)
     except SystemExit as stop:
         raise KeyboardInterrupt from stop  # SIGTERM would exit with 0, as if all were done
@@ -262,11 +260,8 @@ def report(folder: Path) -> list[str]:
         lines += [f"{data}, {TITLES[protocol]}: AUROC on the test split", "", *table(own), ""]
     lines += ["Mean ± standard deviation over seeds; the mean is over the classes, of each seed that has them all."]
     runs.write_whole(folder / "results.md", "\n".join(lines) + "\n")
-    content = io.StringIO()
-    writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(["data", "protocol", "class", "method", "seed", "auroc", "epochs", "seconds"])
-    writer.writerows(vars(row).values() for row in found)
-    runs.write_whole(folder / "results.csv", content.getvalue())
+    head = ["data", "protocol", "class", "method", "seed", "auroc", "epochs", "seconds"]
+    runs.write_csv(folder / "results.csv", [head, *(vars(row).values() for row in found)])
     return [*lines, "", *(f"wrote        {folder / f'results.{kind}'}" for kind in ("csv", "md"))]
 
 
@@ -276,7 +271,7 @@ def _why(task: Task) -> str:
     return f": see {complaint}" if complaint.is_file() else ": under way in another process"
 
 
-def table(found: list[Row]) -> Iterator[str]:
+def table(found: list[Row]) -> list[str]:
     """Methods by classes, in Markdown."""
     classes = sorted({row.label for row in found})
     lines = [["method", *map(str, classes), "mean"]]
@@ -287,9 +282,7 @@ def table(found: list[Row]) -> Iterator[str]:
         whole = [seed for seed in seeds if all((c, seed) in values for c in classes)]
         cells.append([float(np.mean([values[c, seed] for c in classes])) for seed in whole])
         lines.append([method, *map(_spread, cells)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * width for width in widths])
-    yield from (f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
+    return tools.markdown(lines)
 
 
 def _spread(values: list[float]) -> str:

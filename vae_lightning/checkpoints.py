@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from .errors import UserError
@@ -31,6 +33,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+class EpochCheckpoint(ModelCheckpoint):
+    """Saves at the end of epochs alone: Lightning need not ask at each step."""
+
+    on_train_batch_end = Callback.on_train_batch_end
+
+
+class StepCheckpoint(ModelCheckpoint):
+    """Saves every so many steps, but not at an epoch's last: the epoch's end saves right after, and a run that resumes
+    from between the two, and is killed and resumed again, would train an epoch twice.
+    """
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, *args)
 
 
 def find(ckpt_path: str, runs: Path, experiment: str | None) -> Path:

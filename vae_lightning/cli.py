@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import logging
 import os
 import sys
 import time
 import traceback
 import warnings
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from . import benchmark, checkpoints, compare, runs
 from .callbacks import DetectionMetrics, Pictures, Predictions
 from .callbacks.metrics import SCORES
-from .data import AnomalyDataModule, Batch
+from .data import AnomalyDataModule
 from .diagnosis import check_files, diagnose  # imports every family: short names work in YAML
 from .errors import UserError
 from .models import AnomalyModel
+from .overhead import NoProfiler, spare_idle_hooks
 
 COMMANDS = {
     "fit": "train, then test the kept weights once",
@@ -52,55 +49,6 @@ class Parser(LightningArgumentParser):
         raise UserError(message) from ex  # of a parser within a parser, too: put into words where the outermost ends
 
 
-class NoProfiler(PassThroughProfiler):
-    """Lightning enters its profiler's context 60 times a step: here they all are one that does nothing."""
-
-    nothing = contextlib.nullcontext()
-
-    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        return self.nothing
-
-
-STEP_HOOKS = (
-    "on_train_batch_start",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_train_batch_end",
-)
-
-
-def spare_idle_hooks(trainer: Any, model: LightningModule, data: AnomalyDataModule) -> None:
-    """Let Lightning call at each step only what has an effect: it passes over a hook that is None.
-
-    On a CPU that is a twentieth of the step of a small net.
-    """
-    instances = [*((callback, Callback) for callback in trainer.callbacks), (model, LightningModule)]
-    idle = [(instance, hook) for instance, base in instances for hook in STEP_HOOKS if _inherits(instance, base, hook)]
-    if not trainer.gradient_clip_val and _inherits(model, LightningModule, "configure_gradient_clipping"):
-        idle.append((model, "configure_gradient_clipping"))
-    for instance, hook in idle:
-        setattr(instance, hook, None)
-    transfer = "on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"
-    if all(_inherits(model, LightningModule, hook) and _inherits(data, AnomalyDataModule, hook) for hook in transfer):
-        model._on_before_batch_transfer = model._apply_batch_transfer_handler = _as_it_is  # type: ignore[method-assign]
-    step: Any = type(model).training_step
-    step.__signature__ = inspect.signature(step)  # or it is worked out at each step
-    if not torch.cuda.is_available():
-        # Lightning has CUDA looked for in a way that loads a library each time, and Adam looks at each step
-        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-
-
-def _as_it_is(batch: Batch, *_: Any, **__: Any) -> Batch:
-    """The loader has moved the batch already."""
-    return batch
-
-
-def _inherits(instance: Any, base: type, method: str) -> bool:
-    return getattr(type(instance), method) is getattr(base, method)
-
-
 class SaveConfig(SaveConfigCallback):
     """Saves what the run is made of; where it was resumed from is no part of that."""
 
@@ -108,22 +56,6 @@ class SaveConfig(SaveConfigCallback):
         config = config.clone()
         config.ckpt_path = None
         super().__init__(parser, config, **kwargs)
-
-
-class EpochCheckpoint(ModelCheckpoint):
-    """Saves at the end of epochs alone."""
-
-    on_train_batch_end = Callback.on_train_batch_end
-
-
-class StepCheckpoint(ModelCheckpoint):
-    """Saves every so many steps, but not at an epoch's last: the epoch's end saves right after, and a run that resumes
-    from between the two, and is killed and resumed again, would train an epoch twice.
-    """
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        if not trainer.is_last_batch:
-            super().on_train_batch_end(trainer, *args)
 
 
 class CLI(LightningCLI):
@@ -225,12 +157,12 @@ class CLI(LightningCLI):
             extra.append(TQDMProgressBar(refresh_rate=20))  # redrawing at each step would slow small nets down
         if self.settings.trainer.enable_checkpointing is not False:
             extra += [
-                EpochCheckpoint(filename="best", monitor="val/objective", **keep),
+                checkpoints.EpochCheckpoint(filename="best", monitor="val/objective", **keep),
                 # its own callback: `save_last` of a monitored one goes stale
-                EpochCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **keep),
+                checkpoints.EpochCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **keep),
             ]
             if steps := self.settings.checkpoint_every_n_steps:
-                extra.append(StepCheckpoint(filename="last", every_n_train_steps=steps, **keep))
+                extra.append(checkpoints.StepCheckpoint(filename="last", every_n_train_steps=steps, **keep))
         self.trainer_defaults["callbacks"] = extra
         plugins = self._get(self.config_init, "trainer").get("plugins") or []
         plugins = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.AtomicCheckpointIO()]

@@ -285,14 +285,9 @@ def markdown(groups: list[Group]) -> str:
     rows = [["run", *differing, "n", *("time / s" if name == "seconds" else name for name in metrics)]]
     for g in groups:
         cells = [g.name, *(g.differences[key] for key in differing), str(len(g.runs))]
-        rows.append(
-            [cell.replace("|", "\\|") for cell in cells] + [_cell(name, g.statistics(name)) for name in metrics]
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    text = ["| " + " | ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    text.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+        rows.append([*cells, *(_cell(name, g.statistics(name)) for name in metrics)])
     spread = "± is the standard deviation over n seeds; train and val are of the last epoch, test of the kept weights."
-    return "\n".join([*text, "", spread, ""])
+    return "\n".join([*tools.markdown(rows), "", spread, ""])
 
 
 def _cell(name: str, statistics: tuple[float, float] | None) -> str:

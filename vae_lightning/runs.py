@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,13 @@ def write_results(folder: Path, epochs: int, seconds: float, metrics: dict[str, 
     """What the run came to, for programs."""
     content = {"epochs": epochs, "seconds": round(seconds, 1), "metrics": metrics}
     write_whole(folder / RESULTS, json.dumps(content, indent=2))
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """A CSV file that is never seen half-written; the first row is its head."""
+    content = io.StringIO()
+    csv.writer(content, lineterminator="\n").writerows(rows)
+    write_whole(path, content.getvalue())
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
+from . import runs
 from .sweep_plan import SEED, Plan, as_text, label, short
 from .sweep_trials import Trials, choice
 
@@ -131,17 +130,16 @@ def _write_csv(plan: Plan, found: list[Row], chosen: list[Point]) -> Path:
     metrics = [*plan.objectives, *plan.show]
     metrics += sorted({name for row in found for name in row.metrics} - set(metrics))
     path = plan.folder / "results.csv"
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["trial", "state", "best", *plan.search, *metrics, "epochs", "seconds", "attempts", "error"])
-        for row in found:
-            on = int(any(row in point.rows for point in chosen))
-            values = [_cell(row.values.get(key)) for key in plan.search]
-            numbers = [_cell(row.metrics.get(name)) for name in metrics]
-            more = [_cell(row.epochs), _cell(row.seconds), row.attempts, row.error]
-            writer.writerow([f"trial_{row.slot:03d}", row.state, on, *values, *numbers, *more])
-    os.replace(temporary, path)
+    lines: list[list[Any]] = [
+        ["trial", "state", "best", *plan.search, *metrics, "epochs", "seconds", "attempts", "error"]
+    ]
+    for row in found:
+        on = int(any(row in point.rows for point in chosen))
+        values = [_cell(row.values.get(key)) for key in plan.search]
+        numbers = [_cell(row.metrics.get(name)) for name in metrics]
+        more = [_cell(row.epochs), _cell(row.seconds), row.attempts, row.error]
+        lines.append([f"trial_{row.slot:03d}", row.state, on, *values, *numbers, *more])
+    runs.write_csv(path, lines)
     return path
 
 

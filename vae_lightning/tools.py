@@ -47,6 +47,14 @@ class Parser(argparse.ArgumentParser):
         return given, overrides
 
 
+def markdown(rows: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table whose first row is its head; bars within cells are escaped, columns aligned."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
 def build(cli: Any, arguments: list[str]) -> Any:
     """The command line with model and data built and nothing run.
 
