@@ -59,6 +59,14 @@ def test_tensorboard_shows_scalars_images_histograms_hparams_and_the_projector(f
     assert (fitted / "projector_config.pbtxt").is_file()
 
 
+def test_a_run_of_so_many_steps_ends_with_pictures(run, tmp_path):
+    steps = " --trainer.max_epochs null --trainer.max_steps 6 --trainer.val_check_interval 3"
+    assert run(FIT + SMALL + steps + " --trainer.check_val_every_n_epoch null --test_after_fit false") == 0
+    folder = tmp_path / "lightning_logs/beta_vae/version_0"
+    assert {p.name for p in (folder / "pictures").iterdir()} == {"scores_epoch001.png", "latent_epoch001.png"}
+    assert (folder / "projector_config.pbtxt").is_file()
+
+
 def test_test_and_predict_use_the_very_detector_of_the_checkpoint(run, fitted, capsys):
     results = json.loads((fitted / "results.json").read_text())["metrics"]
     before = (fitted / "config.yaml").read_text()

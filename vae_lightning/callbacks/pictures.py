@@ -47,7 +47,7 @@ def histogram(scores: Tensor, label: Tensor, threshold: float, name: str) -> Fig
         axis.hist(chosen.numpy(), bins, density=True, color=colour, alpha=0.6, label=f"{title} (n = {len(chosen):,})")
     axis.axvline(threshold, color=BLACK, linestyle="--", label=f"threshold {threshold:.4g}")
     axis.set(xlabel=f"{name} (last bar: all above)", ylabel="density", title="Scores of validation samples")
-    axis.legend()
+    figure.legend(loc="outside lower center", ncols=3)  # inside the axes it would hide bars, or points
     return figure
 
 
@@ -59,20 +59,13 @@ def latent_pca(z: Tensor, label: Tensor) -> Figure:
     share = singular.square() / singular.square().sum()
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     axis = figure.subplots()
+    area = min(30.0, max(6.0, 5000 / len(z)))  # of a point: of many, smaller ones
     for what, colour, title in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
-        chosen = points[label == what]
-        axis.scatter(
-            chosen[:, 0],
-            chosen[:, 1],
-            s=min(30.0, max(6.0, 5000 / len(z))),
-            alpha=0.5,
-            color=colour,
-            label=title,
-            linewidths=0,
-        )
+        x, y = points[label == what].T
+        axis.scatter(x, y, s=area, alpha=0.5, color=colour, label=title, linewidths=0)
     names = [f"component {i + 1} ({share[i]:.0%} of the normal variance)" for i in range(2)]
     axis.set(xlabel=names[0], ylabel=names[1], title="Latent means of validation samples")
-    axis.legend(markerscale=3)
+    figure.legend(loc="outside lower center", ncols=2, markerscale=(30 / area) ** 0.5)
     return figure
 
 
@@ -80,7 +73,7 @@ class Pictures(Callback):
     """Reconstructions (of images), score histograms, latent PCA and the latent projector, of validation samples.
 
     Args:
-        every_n_epochs: How often; the last epoch always has pictures.
+        every_n_epochs: How often; the last epoch always has pictures, and so has a validation at the last step.
         columns: Images in the picture of reconstructions, half of them anomalies.
         max_points: Samples at most in the latent pictures.
     """
@@ -93,8 +86,7 @@ class Pictures(Callback):
     def _due(self, trainer: Trainer) -> bool:
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
             return False
-        epoch = trainer.current_epoch + 1
-        return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+        return (trainer.current_epoch + 1) % self.every_n_epochs == 0 or _last(trainer)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.seen, self.samples = [], {NORMAL: [], ANOMALY: []}
@@ -146,8 +138,12 @@ class Pictures(Callback):
     @staticmethod
     def _project(trainer: Trainer, z: Tensor, label: Tensor) -> None:
         """The latent projector, once: its files grow with each step that is shown."""
-        last = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
         for logger in trainer.loggers:
-            if last and isinstance(logger, TensorBoardLogger):
+            if _last(trainer) and isinstance(logger, TensorBoardLogger):
                 names = ["normal" if what == NORMAL else "anomalous" for what in label.tolist()]
                 logger.experiment.add_embedding(z, metadata=names, global_step=trainer.global_step, tag="latent")
+
+
+def _last(trainer: Trainer) -> bool:
+    """Whether this validation is the last one: there are as many epochs, or steps, as were asked for."""
+    return trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
