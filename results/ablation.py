@@ -1,6 +1,9 @@
 """What each ingredient of configs/conv_vae.yaml brings: the benchmark with one thing changed at a time.
 
 python results/ablation.py    # from the project's root; stopped, it goes on with the same command
+
+On the classes of both data sets that are hardest as the normal one, seed 0. The rows are test AUROCs: nothing was
+chosen by them.
 """
 
 from __future__ import annotations
@@ -12,9 +15,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vae_lightning.cli import main
+from torch import Tensor
 
+from vae_lightning.cli import main
+from vae_lightning.models import VAE
+
+CLASSES = [2, 6, 8]
 FEATURES = ["code", "difference", "errors", "blocks"]
+
+
+class Denoising(VAE):
+    """Sees images with noise while it is trained, and is to give them back without.
+
+    Im et al. 2017, "Denoising Criterion for Variational Auto-Encoding Framework", eq. 6.
+    """
+
+    def objective(self, x: Tensor, beta: float) -> dict[str, Tensor]:
+        mu, logvar = self.posterior(x + 0.25 * self.noise(*x.shape) if self.training else x)
+        z = mu + (0.5 * logvar).exp() * self.noise(*mu.shape)
+        nll, kl = -self.likelihood.log_prob(self.decode(z), x), self.kl(mu, logvar)
+        return {"loss": nll + beta * kl, self.likelihood.name: nll, "kl": kl}
 
 
 def density(features: list[str], **changes: Any) -> dict[str, Any]:
@@ -39,6 +59,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "beta_0": {"model.init_args.beta": 0.0},
     "latent_8": {"model.init_args.latent_dim": 8},
     "mlp": {"model.init_args.network": {"class_path": "MLP", "init_args": {"hidden": [400]}}},
+    "denoising": {"model.class_path": "ablation.Denoising"},
     "half_the_steps": {
         "trainer.max_steps": 700,
         "trainer.val_check_interval": 700,
@@ -49,17 +70,17 @@ RUNS = Path("lightning_logs")
 
 
 def benchmark(name: str, settings: dict[str, Any]) -> list[dict[str, str]]:
-    """The rows of a benchmark's results.csv: ten classes one after the other, both data sets, seed 0."""
-    line = "benchmark --config configs/conv_vae.yaml --data MNIST FashionMNIST --seeds 0 --no_baselines"
+    """The rows of a benchmark's results.csv: one class after the other is normal, both data sets, seed 0."""
+    line = "benchmark --config configs/conv_vae.yaml --data MNIST FashionMNIST --seeds 0 --no_baselines --classes"
     options = [f"--{key}={json.dumps(value)}" for key, value in settings.items()]
-    if code := main([*line.split(), "--name", f"ablation_{name}", "--runs", str(RUNS), *options]):
+    if code := main([*line.split(), *map(str, CLASSES), "--name", f"ablation_{name}", "--runs", str(RUNS), *options]):
         sys.exit(code)
     with (RUNS / f"ablation_{name}" / "results.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def ablation() -> list[list[Any]]:
-    """Change, data set, score and the mean test AUROC over the ten classes."""
+    """Change, data set, score and the mean test AUROC over the classes."""
     found: list[list[Any]] = []
     for name, settings in CHANGES.items():
         groups: dict[tuple[str, str], list[float]] = {}
