@@ -102,6 +102,7 @@ def test_what_a_score_has_learned_is_in_its_state_dict(
 ) -> None:
     fresh = SCORES[request.node.callspec.params["fitted"]]()
     fresh.load_state_dict(fitted.state_dict())
+    assert not any(buffer.dtype == torch.float64 for buffer in fitted.buffers())  # not every accelerator has doubles
     x, _ = scored
     assert torch.equal(fresh(trained[0], x), fitted(trained[0], x))
 

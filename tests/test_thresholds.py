@@ -47,6 +47,7 @@ def test_the_decision_is_monotonic_in_the_score(named: tuple[Threshold, float]) 
 def test_it_is_unfitted_until_it_is_fitted_and_then_travels_in_the_state_dict(named: tuple[Threshold, float]) -> None:
     threshold, _ = named
     other = type(threshold)()
+    assert other.value.dtype == torch.float32  # what every accelerator has
     assert other.value.isnan()
     assert not other(torch.tensor([-1e9, 1e9])).any()  # no decision without a threshold
     threshold.fit(torch.rand(100))
@@ -60,7 +61,12 @@ def test_the_percentile_is_numpys(percentile: float, n: int) -> None:
     scores = torch.randn(n, generator=torch.Generator().manual_seed(1))
     threshold = Percentile(percentile)
     threshold.fit(scores)
-    assert float(threshold.value) == np.percentile(scores.double().numpy(), percentile)
+    exact = np.percentile(scores.double().numpy(), percentile)
+    assert float(threshold.value) == pytest.approx(exact, rel=2**-23)
+    nearest = torch.tensor(exact).float()
+    around = torch.stack([nearest, *(nearest.nextafter(torch.tensor(end)) for end in (-9.0, 9.0))])
+    for some in (scores, around):
+        assert torch.equal(threshold(some), some.double() > exact)
 
 
 def test_single_precision_scores_are_compared_with_the_threshold_they_gave() -> None:

@@ -16,7 +16,8 @@ class Threshold(nn.Module):
     """A number fitted on scores of normal samples; what scores above it is called an anomaly.
 
     Attributes:
-        value: The threshold, a scalar buffer: it travels in the checkpoint. NaN until it is fitted.
+        value: The threshold, a scalar buffer: it travels in the checkpoint. NaN until it is fitted, then the largest
+            number of its precision that is not above what ``compute`` gives.
         fitted_on: The split whose normal samples it is fitted on for the figures of a test.
     """
 
@@ -25,7 +26,7 @@ class Threshold(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("value", torch.tensor(float("nan"), dtype=torch.float64))
+        self.register_buffer("value", torch.tensor(float("nan")))
 
     @property
     def leaks(self) -> bool:
@@ -37,11 +38,15 @@ class Threshold(nn.Module):
         """The threshold for the scores (N,) of normal samples."""
 
     def fit(self, scores: Tensor) -> None:
-        self.value.fill_(self.compute(scores.double().cpu().numpy()))
+        exact = torch.tensor(self.compute(scores.cpu().double().numpy()), dtype=torch.float64)
+        rounded = exact.to(self.value.dtype)  # not every accelerator has double precision
+        if rounded > exact:  # down: then a score of this precision is above the one just when it is above the other
+            rounded = rounded.nextafter(torch.tensor(-torch.inf, dtype=rounded.dtype))
+        self.value.copy_(rounded)
 
     def forward(self, scores: Tensor) -> Tensor:
         """Which of the scores (B,) are anomalies, bool (B,)."""
-        return scores.double() > self.value
+        return scores > self.value
 
 
 class Percentile(Threshold):

@@ -52,11 +52,13 @@ class Evidence(Callback):
         for i, x in enumerate(normal.split(100) if len(normal) else []):
             # the score gives all samples the same noise; here new noise now and then lets errors cancel out
             bound = ImportanceWeighted(self.k, hash((self.seed, trainer.global_rank, batch_idx, i)))
-            bounds = bound(pl_module, x).double().cpu()
+            bounds = bound(pl_module, x).cpu().double()
             self.total += torch.stack([torch.tensor(float(len(x))), bounds.sum(), bounds.square().sum()])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        count, total, squares = trainer.strategy.reduce(self.total.to(pl_module.device), reduce_op="sum")
+        if trainer.world_size > 1:
+            self.total = trainer.strategy.reduce(self.total.to(pl_module.device), reduce_op="sum")
+        count, total, squares = self.total
         mean = total / count
         error = ((squares / count - mean.square()).clamp_min(0) / count).sqrt()
         for name, value in (("", mean), ("_error", error)):

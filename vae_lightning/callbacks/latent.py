@@ -114,7 +114,7 @@ class LatentMap(Callback):
 def latents(model: Any, loader: Loader) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Latent means (N, d), classes (N,) and labels (N,) of a whole split, on every rank."""
     loader.rank, loader.world = 0, 1
-    batches = [(model.encode(batch.x).flatten(1).double().cpu(), batch.target, batch.label) for batch in loader]
+    batches = [(model.encode(batch.x).flatten(1).cpu().double(), batch.target, batch.label) for batch in loader]
     z, target, label = (torch.cat(columns).cpu().numpy() for columns in zip(*batches, strict=True))
     return z, target, label
 
@@ -181,7 +181,9 @@ def latent_map(pca: np.ndarray, tsne: np.ndarray, target: np.ndarray, label: np.
             scatter(axis, points[(label == NORMAL) & (target == c)], c, classes[c])
         strange = points[label == ANOMALY]
         alpha = 0.9 if len(strange) < len(points) / 10 else 0.25  # many of them would hide the others
-        axis.scatter(strange[:, 0], strange[:, 1], 20, "black", "x", linewidths=1, alpha=alpha, label="anomalies")
+        axis.scatter(
+            strange[:, 0], strange[:, 1], s=20, c="black", marker="x", linewidths=1, alpha=alpha, label="anomalies"
+        )
         axis.set(title=title, xlabel=f"{unit} 1", ylabel=f"{unit} 2")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", markerscale=1.5)
     figure.suptitle(f"Latent means of {len(pca):,} test samples")

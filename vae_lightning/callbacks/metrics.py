@@ -63,7 +63,8 @@ def ranking(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
         "auroc": BinaryAUROC(normalization=None, sync_on_compute=False),
         "average_precision": BinaryAveragePrecision(normalization=None, sync_on_compute=False),
     }
-    return MetricCollection(metrics).to(scores.device)(scores.double(), labels)
+    found = MetricCollection(metrics)(scores.cpu().double(), labels.cpu())  # not every accelerator has doubles
+    return {name: value.to(scores.device, torch.float32) for name, value in found.items()}
 
 
 def decision(scores: Tensor, labels: Tensor, threshold: Threshold) -> dict[str, Tensor]:
