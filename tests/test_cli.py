@@ -171,6 +171,17 @@ def test_killed_inside_an_epoch_and_resumed_it_ends_with_the_same_bits(tmp_path)
         assert torch.equal(state["exp_avg_sq"], continued["optimizer_states"][0]["state"][index]["exp_avg_sq"])
 
 
+def test_killed_between_its_last_epoch_and_its_test_it_lacks_nothing(run, fitted, capsys):
+    before = json.loads((fitted / "results.json").read_text())
+    (fitted / "results.json").unlink()
+    assert run("fit --ckpt_path last --trainer.enable_progress_bar false") == 0
+    after = json.loads((fitted / "results.json").read_text())
+    assert after["metrics"] == before["metrics"]
+    assert after["epochs"] == before["epochs"]
+    trained = torch.load(fitted / "checkpoints/last.ckpt", weights_only=True)["record"]["seconds"]
+    assert 0 < trained < after["seconds"] + 0.1
+
+
 def test_two_processes_validate_as_one(run, fitted, tmp_path):
     """On the same weights; 56 normal and 12 anomalous samples do not divide evenly by batches of 5 and two ranks."""
     line = f"validate --ckpt_path {fitted}/checkpoints/best.ckpt --data.init_args.eval_batch_size 5"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 import traceback
 import warnings
 from pathlib import Path
@@ -151,7 +150,8 @@ class CLI(LightningCLI):
             raise UserError(diagnose(str(error), self.args)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        extra: list[Callback] = [Predictions()] if self.subcommand == "predict" else [DetectionMetrics()]
+        self.record = runs.Record()
+        extra: list[Callback] = [Predictions()] if self.subcommand == "predict" else [DetectionMetrics(), self.record]
         keep: dict[str, Any] = {"enable_version_counter": False, "auto_insert_metric_name": False}
         if self.settings.trainer.enable_progress_bar is not False:
             extra.append(TQDMProgressBar(refresh_rate=20))  # redrawing at each step would slow small nets down
@@ -224,18 +224,17 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             for name in (runs.RESULTS, SCORES):
                 (self.folder / name).unlink(missing_ok=True)  # resumed: no longer finished
-        self.started = time.monotonic()
 
     def after_fit(self) -> None:
         if self._tries or self.trainer.interrupted:
             return
-        metrics = runs.numbers(self.trainer.callback_metrics)
+        metrics = self.record.metrics | runs.numbers(self.trainer.callback_metrics)
         kept = next((p for n in ("best", "last") if (p := self.folder / f"checkpoints/{n}.ckpt").is_file()), None)
         if self.settings.test_after_fit and kept:
             self.trainer.test(self.model, self.datamodule, ckpt_path=str(kept), verbose=False, weights_only=True)
             metrics |= runs.numbers(self.trainer.callback_metrics)
         if self.trainer.is_global_zero:
-            epochs, seconds = self.trainer.current_epoch, time.monotonic() - self.started
+            epochs, seconds = self.trainer.current_epoch, self.record.seconds
             runs.write_results(self.folder, epochs, seconds, metrics)
             notes = [
                 f"{epochs} epochs in {seconds:.1f} s; train and val are the last epoch's, test is the kept weights'"

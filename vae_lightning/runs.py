@@ -6,10 +6,12 @@ import csv
 import io
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from .callbacks.metrics import flatten
@@ -79,6 +81,34 @@ def differences(saved: Mapping[str, Any], given: Mapping[str, Any], resumes: boo
 def numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
     """Logged metrics as numbers, those for the hparams tab left out."""
     return {name: float(value) for name, value in metrics.items() if not name.startswith("hp/")}
+
+
+class Record(Callback):
+    """Carries on, in the checkpoint, what a run that is stopped and resumed has taken and come to.
+
+    Attributes:
+        metrics: As of the checkpoint that the run was resumed from.
+    """
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self._started, self._before = time.monotonic(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """What the run has taken up to now, from its first step to its stop and again from where it was resumed."""
+        return self._before + time.monotonic() - self._started
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._started = time.monotonic()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["record"] = {"seconds": self.seconds, "metrics": numbers(trainer.callback_metrics)}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        record = checkpoint.get("record")
+        if record and trainer.state.fn == "fit":  # not when the kept weights are tested
+            self.metrics, self._before = record["metrics"], record["seconds"]
 
 
 def write_results(folder: Path, epochs: int, seconds: float, metrics: dict[str, float]) -> None:

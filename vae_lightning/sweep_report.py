@@ -32,7 +32,7 @@ class Row:
     values: dict[str, Any]  # of the search space; labels instead of objects
     metrics: dict[str, float]
     epochs: int | None
-    seconds: float | None  # of the last attempt
+    seconds: float | None  # of all attempts that went on from one another
     attempts: int
     error: str
 
