@@ -60,11 +60,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "latent_8": {"model.init_args.latent_dim": 8},
     "mlp": {"model.init_args.network": {"class_path": "MLP", "init_args": {"hidden": [400]}}},
     "denoising": {"model.class_path": "ablation.Denoising"},
-    "half_the_steps": {
-        "trainer.max_steps": 700,
-        "trainer.val_check_interval": 700,
-        "model.init_args.lr_scheduler.init_args.total_steps": 700,
-    },
 }
 RUNS = Path("lightning_logs")
 
