@@ -169,7 +169,8 @@ class ImportanceWeighted(Score):
         at_once = max(1, 2**20 // max(1, x.numel()))  # some 4 MB for an activation as large as x: it stays in the cache
         total = torch.full_like(mu[:, 0], -torch.inf)
         for piece in noise.split(at_once):
-            log_p, log_ratio = model.log_weights(x, mu, logvar, piece)
+            z = mu + (0.5 * logvar).exp() * piece
+            log_p, log_ratio = model.log_weights(x, z, mu, logvar)
             total = total.logaddexp((log_p + log_ratio).logsumexp(0))
         return math.log(self.k) - total
 

@@ -1,9 +1,10 @@
 """Callbacks accumulate and log; what they compute with are functions."""
 
 from .evidence import Evidence
+from .freeze import FreezeBatchNorm
 from .latent import LatentMap, LatentMixture
 from .metrics import DetectionMetrics
 from .pictures import Pictures
 from .predictions import Predictions
 
-__all__ = ["DetectionMetrics", "Evidence", "LatentMap", "LatentMixture", "Pictures", "Predictions"]
+__all__ = ["DetectionMetrics", "Evidence", "FreezeBatchNorm", "LatentMap", "LatentMixture", "Pictures", "Predictions"]
