@@ -33,9 +33,9 @@ def _one_thread() -> None:
 def trainer(tmp_path: Path) -> Callable[..., Trainer]:
     """A trainer on the CPU that says and writes nothing; keyword arguments are Trainer's."""
 
-    def build(**kwargs: Any) -> Trainer:
+    def build(kind: type[Trainer] = Trainer, **kwargs: Any) -> Trainer:
         quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
-        return Trainer(**{"accelerator": "cpu", "devices": 1, "default_root_dir": tmp_path, **quiet, **kwargs})
+        return kind(**{"accelerator": "cpu", "devices": 1, "default_root_dir": tmp_path, **quiet, **kwargs})
 
     return build
 

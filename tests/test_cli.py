@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CONFIGS, SMALL
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from vae_lightning.callbacks import DetectionMetrics
 from vae_lightning.data import GaussianMixture
 from vae_lightning.models import VAE
 from vae_lightning.networks import MLP
-from vae_lightning.overhead import spare_idle_hooks
+from vae_lightning.overhead import LeanTrainer, spare_idle_hooks
 
 FIT = "fit --config {configs}/beta_vae.yaml"
 DIGITS = "fit --config {configs}/digits_beta_vae.yaml"
@@ -353,7 +353,8 @@ def test_only_idle_hooks_are_spared(trainer, clip):
     for spare in (False, True):
         torch.manual_seed(0)
         model, count = Counting([10], MLP([8]), 2), Count()
-        fit = trainer(max_epochs=2, callbacks=[count, DetectionMetrics()], gradient_clip_val=clip)
+        kind = LeanTrainer if spare else Trainer
+        fit = trainer(kind, max_epochs=2, callbacks=[count, DetectionMetrics()], gradient_clip_val=clip)
         data = GaussianMixture(samples=600)
         if spare:
             spare_idle_hooks(fit, model, data)

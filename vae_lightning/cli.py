@@ -26,7 +26,7 @@ from .data import AnomalyDataModule
 from .diagnosis import check_files, diagnose  # imports every family: short names work in YAML
 from .errors import UserError
 from .models import AnomalyModel
-from .overhead import NoProfiler, spare_idle_hooks
+from .overhead import LeanTrainer, NoProfiler, spare_idle_hooks
 
 COMMANDS = {
     "fit": "train, then test the kept weights once",
@@ -71,6 +71,7 @@ class CLI(LightningCLI):
             # what only looks at a run leaves its configuration alone
             save_config_callback=SaveConfig if args[:1] == ["fit"] else None,
             save_config_kwargs={"overwrite": True},
+            trainer_class=LeanTrainer,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
@@ -154,7 +155,7 @@ class CLI(LightningCLI):
         extra: list[Callback] = [Predictions()] if self.subcommand == "predict" else [DetectionMetrics(), self.record]
         keep: dict[str, Any] = {"enable_version_counter": False, "auto_insert_metric_name": False}
         if self.settings.trainer.enable_progress_bar is not False:
-            extra.append(TQDMProgressBar(refresh_rate=20))  # redrawing at each step would slow small nets down
+            extra.append(TQDMProgressBar(refresh_rate=50))  # redrawing at each step would slow small nets down
         if self.settings.trainer.enable_checkpointing is not False:
             extra += [
                 checkpoints.EpochCheckpoint(filename="best", monitor="val/objective", **keep),
