@@ -118,11 +118,12 @@ def test_runs_have_versions_and_an_experiment_folder(run, tmp_path):
     assert "test/auroc" not in json.loads((tmp_path / "elsewhere/mine/version_1/results.json").read_text())["metrics"]
 
 
-def test_a_clean_run_prints_no_warning(tmp_path):
-    done = _python(tmp_path, (FIT + SMALL).format(configs=CONFIGS).split())
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_clean_run_prints_no_warning(tmp_path, precision):
+    done = _python(tmp_path, [*(FIT + SMALL).format(configs=CONFIGS).split(), "--trainer.precision", precision])
     assert done.returncode == 0, done.stderr
     lines = (done.stdout + done.stderr).splitlines()
-    assert [line for line in lines if re.search("warn|deprecat|💡|Tip:", line, re.IGNORECASE)] == []
+    assert [line for line in lines if re.search(r"warn|deprecat|💡|Tip:|\.py:\d+:", line, re.IGNORECASE)] == []
 
 
 def test_killed_inside_an_epoch_and_resumed_it_ends_with_the_same_bits(tmp_path):

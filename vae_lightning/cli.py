@@ -371,5 +371,6 @@ def _be_quiet() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",  # resuming goes on in the same folder
         r".*dirpath has changed.*",
         r".*scheduler is using 'interval': 'epoch'.*",  # as it is documented here
+        r".*Precision .* is not supported by the model summary.*",  # its weights are kept in 32 bits all the same
     ):
         warnings.filterwarnings("ignore", pattern)
