@@ -120,7 +120,8 @@ def test_runs_have_versions_and_an_experiment_folder(run, tmp_path):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_clean_run_prints_no_warning(tmp_path, precision):
-    done = _python(tmp_path, [*(FIT + SMALL).format(configs=CONFIGS).split(), "--trainer.precision", precision])
+    summary = f" --trainer.enable_model_summary true --trainer.precision {precision}"
+    done = _python(tmp_path, (FIT + SMALL + summary).format(configs=CONFIGS).split())
     assert done.returncode == 0, done.stderr
     lines = (done.stdout + done.stderr).splitlines()
     assert [line for line in lines if re.search(r"warn|deprecat|💡|Tip:|\.py:\d+:", line, re.IGNORECASE)] == []
