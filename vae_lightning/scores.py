@@ -170,7 +170,7 @@ class ImportanceWeighted(Score):
         total = torch.full_like(mu[:, 0], -torch.inf)
         for piece in noise.split(at_once):
             z = mu + (0.5 * logvar).exp() * piece
-            log_p, log_ratio = model.log_weights(x, z, mu, logvar)
+            log_p, log_ratio = model.log_weights(x, z, piece, logvar)
             total = total.logaddexp((log_p + log_ratio).logsumexp(0))
         return math.log(self.k) - total
 

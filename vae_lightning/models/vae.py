@@ -71,11 +71,10 @@ class VAE(Autoencoder):
         """KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ (μ² + σ² − 1 − log σ²) in nats: 2 × (B, latent_dim) → (B,)."""
         return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1)
 
-    def log_weights(self, x: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
-        """Log p(x | z) and log p(z) / q(z | x) in nats with q = N(μ, diag σ²), the factors of an importance weight.
+    def log_weights(self, x: Tensor, z: Tensor, noise: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
+        """Log p(x | z) and log p(z) / q(z | x) in nats at z = μ + σ·noise, the factors of an importance weight.
 
-        (B, *input_shape), z (k, B, latent_dim), 2 × (B, latent_dim) → 2 × (k, B).
+        (B, *input_shape), z (k, B, latent_dim), noise (k, B or 1, latent_dim), (B, latent_dim) → 2 × (k, B).
         """
-        standardised = (z - mu) * (-0.5 * logvar).exp()
-        log_ratio = 0.5 * (standardised.square() + logvar - z.square()).sum(-1)
+        log_ratio = 0.5 * (noise.square() + logvar - z.square()).sum(-1)
         return self.likelihood.log_prob(self.decode(z), x), log_ratio

@@ -1,0 +1,25 @@
+"""The pictures of the β × latent-size study over all its seeds, each of them a study of its own.
+
+python results/fashion_mnist.py
+"""
+
+from report import HERE, rows
+
+from vae_lightning.sweep_plan import SEED, read
+from vae_lightning.sweep_report import Row, curves, heatmap, points
+
+
+def main() -> None:
+    plan = read(HERE.parent / "configs" / "sweeps" / "fashion_mnist.yaml", {}, {})
+    keys, metrics = list(plan.search), [*plan.objectives, *plan.show]
+    found = []
+    for i, row in enumerate(rows("fashion_mnist.csv")):
+        values = {key: float(row[key]) if "." in row[key] else int(row[key]) for key in (*keys, SEED)}
+        found.append(Row(i, row["state"], values, {m: float(row[m]) for m in metrics}, None, None, 1, ""))
+    together = points(found)
+    heatmap(plan, together, keys, "test/auroc").savefig(HERE / "fashion_mnist_auroc.png", dpi=110)
+    curves(plan, together, keys, metrics).savefig(HERE / "fashion_mnist_curves.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
