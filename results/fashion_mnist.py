@@ -3,6 +3,8 @@
 python results/fashion_mnist.py
 """
 
+import json
+
 from report import HERE, rows
 
 from vae_lightning.sweep_plan import SEED, read
@@ -14,7 +16,7 @@ def main() -> None:
     keys, metrics = list(plan.search), [*plan.objectives, *plan.show]
     found = []
     for i, row in enumerate(rows("fashion_mnist.csv")):
-        values = {key: float(row[key]) if "." in row[key] else int(row[key]) for key in (*keys, SEED)}
+        values = {key: json.loads(row[key]) for key in (*keys, SEED)}
         found.append(Row(i, row["state"], values, {m: float(row[m]) for m in metrics}, None, None, 1, ""))
     together = points(found)
     heatmap(plan, together, keys, "test/auroc").savefig(HERE / "fashion_mnist_auroc.png", dpi=110)

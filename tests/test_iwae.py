@@ -145,6 +145,13 @@ def test_its_gradient_has_no_noise_where_the_posterior_is_exact(k):
     assert ours[:, : sum(p.numel() for p in model.encoder.parameters())].abs().max() < 1e-4
 
 
+@torch.no_grad()
+def test_a_posterior_of_no_width_leaves_the_bound_finite():
+    model = linear(k=3)
+    model.encoder[0][1].bias[LATENT:] = -400.0  # σ = e⁻²⁰⁰: nothing can be divided by it
+    assert model.objective(draw(model, 5), 1.0)["loss"].isfinite().all()
+
+
 def test_gradients_reach_every_parameter():
     model = IWAE([1, 4, 4], MLP([8]), 2, Bernoulli(), k=5)
     model.objective(torch.rand(3, 1, 4, 4), 1.0)["loss"].mean().backward()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -40,7 +38,7 @@ class FreezeBatchNorm(Callback):
 
     def _freeze(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert trainer.max_epochs is not None
-        if trainer.current_epoch >= math.ceil(self.after * trainer.max_epochs):
+        if trainer.current_epoch >= self.after * trainer.max_epochs:
             for module in pl_module.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()  # its weight and bias go on learning

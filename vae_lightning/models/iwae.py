@@ -56,9 +56,10 @@ class IWAE(VAE):
 
     def objective(self, x: Tensor, beta: float) -> dict[str, Tensor]:
         mu, logvar = self.posterior(x)
-        z = mu + (0.5 * logvar).exp() * self.noise(self.k, *mu.shape)
-        # the noise again, but out of z: the gradient of log q(z | x) reaches μ and σ through z alone
-        noise = (z - mu.detach()) * (-0.5 * logvar.detach()).exp()
+        noise = self.noise(self.k, *mu.shape)
+        z = mu + (0.5 * logvar).exp() * noise
+        if z.requires_grad:  # the same noise, but out of z: log q(z | x) reaches μ and σ through z alone
+            noise = noise + (z - z.detach()) * (-0.5 * logvar.detach()).exp()
         log_p, log_ratio = self.log_weights(x, z, noise, logvar.detach())
         log_weight = log_p + beta * log_ratio
         if z.requires_grad:
