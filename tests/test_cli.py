@@ -335,6 +335,19 @@ def test_a_leaking_threshold_is_to_be_had_by_name_and_marked(run, fitted, capsys
     assert float(printed["precision"]) == pytest.approx(hits / (hits + round(0.05 * normal)), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("config", "wrong", "said"),
+    [
+        ("beta_vae.yaml", "--trainer.max_epochs -1 --trainer.callbacks+ FreezeBatchNorm", "which has to be set"),
+        ("autoencoder.yaml", "--trainer.callbacks+ Evidence", "Evidence needs a VAE, and Autoencoder is none"),
+    ],
+)
+def test_what_a_callback_refuses_leaves_no_folder(run, tmp_path, capsys, config, wrong, said):
+    assert run(f"fit --config {{configs}}/{config}{SMALL} {wrong}") == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "lightning_logs").exists()
+
+
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_only_idle_hooks_are_spared(trainer, clip):
     """Hooks that someone wrote are called, gradients are clipped, and training takes the very same steps."""

@@ -214,6 +214,10 @@ class CLI(LightningCLI):
                 for line in runs.differences(content["hyper_parameters"], self.model.hparams, self.subcommand == "fit"):
                     print(f"note: {line}", file=sys.stderr)
             folder = checkpoints.run_folder(Path(path))
+        trainer: Any = self.trainer
+        for callback in trainer.callbacks:  # ours may refuse a model or trainer, before there is a folder
+            if check := getattr(callback, "check", None):
+                check(trainer, self.model)
         if self._tries:
             return
         self.folder = runs.claim(Path(self.settings.runs) / self.settings.experiment, folder)

@@ -37,6 +37,9 @@ class Evidence(Callback):
         self.total = torch.zeros(3, dtype=torch.float64)  # number of the bounds, their sum, the sum of their squares
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.check(trainer, pl_module)
+
+    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not callable(getattr(pl_module, "log_weights", None)):
             raise UserError(f"trainer.callbacks: Evidence needs a VAE, and {type(pl_module).__name__} is none")
 

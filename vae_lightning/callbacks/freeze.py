@@ -26,9 +26,13 @@ class FreezeBatchNorm(Callback):
             raise UserError(f"FreezeBatchNorm: after = {after} is not in [0, 1]")
         self.after = after
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and (trainer.max_epochs or -1) < 0:
+    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (trainer.max_epochs or -1) < 0:
             raise UserError("FreezeBatchNorm: after is a share of trainer.max_epochs, which has to be set")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.check(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._freeze(trainer, pl_module)  # a run that is resumed within an epoch does not start that epoch anew
