@@ -99,9 +99,9 @@ def kill(folder: Path, arguments: list[str], when: Callable[[], bool]) -> None:
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
-    while not when() and time.monotonic() < deadline:
+    while not (there := when()) and time.monotonic() < deadline:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.005)
-    assert when(), "it did not come so far"
+    assert there, "it did not come so far"  # not asked again: it may be past it
     process.send_signal(signal.SIGKILL)
     process.wait()
