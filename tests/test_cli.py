@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONFIGS, SMALL
+from conftest import CONFIGS, SMALL, environment, kill
 from lightning.pytorch import Callback, Trainer
 
 from vae_lightning.callbacks import DetectionMetrics
@@ -135,21 +132,13 @@ def test_killed_inside_an_epoch_and_resumed_it_ends_with_the_same_bits(tmp_path)
     line += " --checkpoint_every_n_steps 7 --trainer.max_epochs 3"
     assert _python(tmp_path, [*line.split(), "--experiment", "undisturbed"]).returncode == 0
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vae_lightning", *line.split(), "--experiment", "killed"],
-        cwd=tmp_path,
-        env=_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     last = tmp_path / "lightning_logs/killed/version_0/checkpoints/last.ckpt"
-    deadline = time.monotonic() + 120
-    step, per_epoch = 0, len(range(0, 423, 4))
-    while step <= per_epoch and time.monotonic() < deadline:  # well into the second epoch
-        assert process.poll() is None, "the run ended before it could be killed"
-        step = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    per_epoch = len(range(0, 423, 4))
+
+    def in_the_second_epoch() -> bool:
+        return last.exists() and torch.load(last, weights_only=True)["global_step"] > per_epoch
+
+    kill(tmp_path, [*line.split(), "--experiment", "killed"], in_the_second_epoch)
     stopped_at = torch.load(last, weights_only=True)["global_step"]
     assert stopped_at % per_epoch != 0, "killed inside an epoch"
     assert not (last.parent.parent / "results.json").exists(), "an unfinished run does not call itself finished"
@@ -315,13 +304,9 @@ def test_help(run, capsys, command):
     assert "usage: python -m vae_lightning" in capsys.readouterr().out
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parent)}
-
-
 def _python(folder: Path, args: list[str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vae_lightning", *args]
-    return subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
 
 
 def test_a_leaking_threshold_is_to_be_had_by_name_and_marked(run, fitted, capsys):
