@@ -72,15 +72,14 @@ def rows(trials: Trials) -> list[Row]:
         tried = sum("passed" not in attempt.user_attrs for attempt in attempts)
         found.append(
             Row(
-                *(
-                    slot,
-                    state,
-                    {**known, **trial.params},
-                    attrs.get("metrics", {}),
-                    attrs.get("epochs"),
-                    attrs.get("seconds"),
-                ),
-                *(tried, attrs.get("error", "")),
+                slot=slot,
+                state=state,
+                values={**known, **trial.params},
+                metrics=attrs.get("metrics", {}),
+                epochs=attrs.get("epochs"),
+                seconds=attrs.get("seconds"),
+                attempts=tried,
+                error=attrs.get("error", ""),
             )
         )
     return found
@@ -288,24 +287,14 @@ def curves(plan: Plan, found: list[Point], keys: list[str], metrics: list[str]) 
             mine = [p for p in found if len(p.all(metric)) and (not line or label(p.values[keys[0]]) == line)]
             mine.sort(key=lambda p: x.index(label(p.values[keys[-1]])))
             at = [x.index(label(p.values[keys[-1]])) for p in mine]
-            seeds = [p.all(metric) for p in mine]
-            spread = [values.std(ddof=1) if len(values) > 1 else 0.0 for values in seeds]
-            numbers = [type(p.values[keys[-1]]) in (int, float) for p in mine]  # a schedule lies on no line with them
-            axis.plot(
-                *([a for a, n in zip(at, numbers, strict=True) if n],),
-                *([p.mean(metric) for p, n in zip(mine, numbers, strict=True) if n],),
-                color=COLOURS[i % len(COLOURS)],
-            )
-            axis.errorbar(
-                *(at, [values.mean() for values in seeds], spread if any(spread) else None),
-                **{
-                    "color": COLOURS[i % len(COLOURS)],
-                    "marker": MARKERS[i % len(MARKERS)],
-                    "capsize": 3,
-                    "linestyle": "none",
-                },
-                **{"label": f"{short(keys[0], keys)} = {line}"},
-            )
+            mean = [p.mean(metric) for p in mine]
+            spread = [values.std(ddof=1) if len(values) > 1 else 0.0 for values in (p.all(metric) for p in mine)]
+            # a schedule lies on no line with numbers
+            joined = [n for n, p in enumerate(mine) if type(p.values[keys[-1]]) in (int, float)]
+            colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+            axis.plot([at[n] for n in joined], [mean[n] for n in joined], color=colour)
+            name, error = f"{short(keys[0], keys)} = {line}", spread if any(spread) else None
+            axis.errorbar(at, mean, error, fmt=marker, color=colour, capsize=3, label=name)
         axis.set(xticks=range(len(x)), xlabel=short(keys[-1], keys), ylabel=_unit(plan, metric))
         axis.set_title(metric, fontsize=9)
         axis.set_xticklabels(_ticks(x), **_slant(x))
