@@ -445,6 +445,11 @@ def test_the_configurations(path):
             node = node[part]
     wanted = {
         "fashion_mnist": {LATENT: [2, 8, 16, 32], BETA: [0.1, 1, 5, 10]},
+        "fashion_mnist_classes": {
+            "data.init_args.anomaly_classes": [[c] for c in range(10)],
+            LATENT: [2, 32],
+            BETA: [0.1, 10],
+        },
         "synthetic": {
             BETA: [0, 0.5, 1, 4, {"class_path": "Linear", "init_args": {"start": 0, "stop": 1, "epochs": 30}}],
             SEED: [0, 1, 2],
