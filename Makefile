@@ -8,7 +8,7 @@ BIN := .venv/bin
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-train: .venv/ready ## train a β-VAE on a synthetic mixture, and test it (a minute, no network)
+train: .venv/ready ## train a β-VAE on a synthetic mixture, and test it (a minute, once .venv is there)
 	$(BIN)/python -m vae_lightning fit --config configs/beta_vae.yaml
 
 test: .venv/ready ## run the tests

@@ -17,7 +17,8 @@ def main() -> None:
     found = []
     for i, row in enumerate(rows("fashion_mnist.csv")):
         values = {key: json.loads(row[key]) for key in (*keys, SEED)}
-        found.append(Row(i, row["state"], values, {m: float(row[m]) for m in metrics}, None, None, 1, ""))
+        known = {name: float(row[name]) for name in metrics}
+        found.append(Row(i, row["state"], values, known, epochs=None, seconds=None, attempts=1, error=""))
     together = points(found)
     heatmap(plan, together, keys, "test/auroc").savefig(HERE / "fashion_mnist_auroc.png", dpi=110)
     curves(plan, together, keys, metrics).savefig(HERE / "fashion_mnist_curves.png", dpi=110)

@@ -24,7 +24,7 @@ from vae_lightning.cli import CLI, _be_quiet
 from vae_lightning.errors import UserError
 from vae_lightning.sweep import train
 from vae_lightning.sweep_plan import Plan, read
-from vae_lightning.sweep_report import front
+from vae_lightning.sweep_report import Row, front, heatmap, points
 from vae_lightning.sweep_trials import Claim, Trials, connect
 
 LATENT, BETA, SEED = "model.init_args.latent_dim", "model.init_args.beta", "seed_everything"
@@ -431,6 +431,21 @@ def test_help(run, capsys):
     with pytest.raises(SystemExit):
         run("--help")
     assert "sweep" in capsys.readouterr().out
+
+
+def test_a_heatmap_of_three_keys_has_each_combination_where_its_labels_say():
+    plan = read(CONFIGS / "sweeps" / "fashion_mnist_classes.yaml", {}, {})
+    values = [plan.cell(slot) for slot in range(plan.trials)]
+    metrics = [{"val/auroc": 1000 * c[0] + 10 * dim + beta} for c, dim, beta in (cell.values() for cell in values)]
+    some: dict[str, Any] = {"epochs": None, "seconds": None, "attempts": 1, "error": ""}
+    found = [Row(i, "complete", *row, **some) for i, row in enumerate(zip(values, metrics, strict=True))]
+    axis = heatmap(plan, points(found), list(plan.search), "val/auroc").axes[0]
+    up = [int(json.loads(tick.get_text())[0]) for tick in axis.get_yticklabels()]
+    across = [[float(part) for part in tick.get_text().split(",")] for tick in axis.get_xticklabels()]
+    assert len(up) == 10
+    assert len(across) == 4
+    wanted = [[1000 * c + 10 * dim + beta for dim, beta in across] for c in up]
+    np.testing.assert_allclose(axis.images[0].get_array(), wanted)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)

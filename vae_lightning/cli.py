@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from . import benchmark, checkpoints, compare, runs
-from .callbacks import DetectionMetrics, Pictures, Predictions
+from .callbacks import Checked, DetectionMetrics, Pictures, Predictions
 from .callbacks.metrics import SCORES
 from .data import AnomalyDataModule
 from .diagnosis import check_files, diagnose  # imports every family: short names work in YAML
@@ -215,9 +215,9 @@ class CLI(LightningCLI):
                     print(f"note: {line}", file=sys.stderr)
             folder = checkpoints.run_folder(Path(path))
         trainer: Any = self.trainer
-        for callback in trainer.callbacks:  # ours may refuse a model or trainer, before there is a folder
-            if check := getattr(callback, "check", None):
-                check(trainer, self.model)
+        for callback in trainer.callbacks:
+            if isinstance(callback, Checked):
+                callback.check(trainer, self.model, str(self.subcommand))
         if self._tries:
             return
         self.folder = runs.claim(Path(self.settings.runs) / self.settings.experiment, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +185,7 @@ def _pictures(plan: Plan, found: list[Point], chosen: list[Point]) -> list[Path]
         return []
     figures: dict[str, Figure] = {}
     listed = all(isinstance(plan.search[key], list) for key in keys)
-    if len(keys) == 2:
+    if len(keys) == 2 or (len(keys) > 2 and listed):
         draw = heatmap if listed else scatter
         figures = {f"heatmap_{name.replace('/', '_')}": draw(plan, found, keys, name) for name in metrics}
     if len(keys) in (1, 2) and listed:
@@ -231,11 +232,15 @@ def _slant(values: list[str]) -> dict[str, Any]:
 
 
 def heatmap(plan: Plan, found: list[Point], keys: list[str], metric: str) -> Figure:
-    """A metric over the grid of two keys."""
-    y, x = (_values(plan, key) for key in keys)
+    """A metric over a grid: the first key goes up, the combinations of all others go across."""
+    y, x = (
+        _values(plan, keys[0]),
+        [", ".join(some) for some in itertools.product(*(_values(plan, k) for k in keys[1:]))],
+    )
     grid = np.full((len(y), len(x)), np.nan)
     for point in found:
-        grid[y.index(label(point.values[keys[0]])), x.index(label(point.values[keys[1]]))] = point.mean(metric)
+        up, *across = (label(point.values[key]) for key in keys)
+        grid[y.index(up), x.index(", ".join(across))] = point.mean(metric)
     figure = Figure(figsize=(2.8 + 0.9 * len(x), max(3.4, 1.8 + 0.62 * len(y))), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(grid, cmap="viridis", aspect="auto", origin="lower")
@@ -244,7 +249,8 @@ def heatmap(plan: Plan, found: list[Point], keys: list[str], metric: str) -> Fig
         text = "none" if np.isnan(value) else f"{value:.4g}"
         dark = not np.isnan(value) and value < (low + high) / 2
         axis.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
-    axis.set(xticks=range(len(x)), yticks=range(len(y)), xlabel=short(keys[1], keys), ylabel=short(keys[0], keys))
+    axis.set(xticks=range(len(x)), yticks=range(len(y)), ylabel=short(keys[0], keys))
+    axis.set_xlabel(", ".join(short(key, keys) for key in keys[1:]))
     axis.set_xticklabels(_ticks(x), **_slant(x))
     axis.set_yticklabels(_ticks(y))
     axis.set_title(f"Sweep {plan.study}: {metric}{_over(found)}", fontsize=10)

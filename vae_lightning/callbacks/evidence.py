@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from ..data import NORMAL, Batch
 from ..errors import UserError
 from ..scores import ImportanceWeighted
+from .checked import Checked
 
 
-class Evidence(Callback):
+class Evidence(Checked):
     """Logs −log p(x) of the normal test samples in nats, bounded from above by k importance samples: ``test/nll_<k>``.
 
     The mean of :class:`ImportanceWeighted` over the split, and its standard error, ``test/nll_<k>_error``. It is dear,
@@ -36,10 +37,7 @@ class Evidence(Callback):
         self.k, self.seed, self.samples = k, seed, samples
         self.total = torch.zeros(3, dtype=torch.float64)  # number of the bounds, their sum, the sum of their squares
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.check(trainer, pl_module)
-
-    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def check(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not callable(getattr(pl_module, "log_weights", None)):
             raise UserError(f"trainer.callbacks: Evidence needs a VAE, and {type(pl_module).__name__} is none")
 

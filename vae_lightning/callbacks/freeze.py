@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
+from .checked import Checked
 
 
-class FreezeBatchNorm(Callback):
+class FreezeBatchNorm(Checked):
     """From an epoch on, batch norm uses its running means and variances in training too, as it does in evaluation.
 
     Early on, the statistics of each batch make deep nets learn fast; later they are noise that a density has to be
@@ -26,13 +27,9 @@ class FreezeBatchNorm(Callback):
             raise UserError(f"FreezeBatchNorm: after = {after} is not in [0, 1]")
         self.after = after
 
-    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if (trainer.max_epochs or -1) < 0:
+    def check(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and (trainer.max_epochs or -1) < 0:
             raise UserError("FreezeBatchNorm: after is a share of trainer.max_epochs, which has to be set")
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            self.check(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._freeze(trainer, pl_module)  # a run that is resumed within an epoch does not start that epoch anew
