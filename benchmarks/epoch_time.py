@@ -32,9 +32,9 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
 from vae_lightning import data
-from vae_lightning.cli import CLI
-from vae_lightning.likelihoods import Bernoulli
+from vae_lightning.commands.cli import CLI
 from vae_lightning.models import VAE
+from vae_lightning.models.likelihoods import Bernoulli
 
 BATCH = 128
 

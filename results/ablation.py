@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vae_lightning.cli import main
+from vae_lightning.commands.cli import main
 from vae_lightning.models import VAE
 
 CLASSES = [2, 6, 8]

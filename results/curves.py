@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vae_lightning.curves import scalars
+from vae_lightning.studies.curves import scalars
 
 
 def main(runs: list[Path]) -> None:

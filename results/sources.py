@@ -10,9 +10,9 @@ from pathlib import Path
 import yaml
 from lightning.pytorch import Trainer
 
-from vae_lightning.callbacks import DetectionMetrics
 from vae_lightning.data import MNIST, Corrupted, FashionMNIST
 from vae_lightning.models import VAE
+from vae_lightning.training.callbacks import DetectionMetrics
 
 SOURCES = {
     "Fashion-MNIST": FashionMNIST(),

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from vae_lightning.annealing import Annealing, Constant, Cyclical, Linear
 from vae_lightning.errors import UserError
+from vae_lightning.models.annealing import Annealing, Constant, Cyclical, Linear
 
 # A new schedule costs one line here.
 SCHEDULES: dict[str, Annealing] = {

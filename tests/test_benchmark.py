@@ -13,8 +13,8 @@ from conftest import CONFIGS, kill
 from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
-from vae_lightning import baselines
 from vae_lightning.data import Digits
+from vae_lightning.studies import baselines
 
 LINE = "benchmark --config {configs}/digits_beta_vae.yaml --pictures.every_n_epochs 1000 --trainer.accelerator cpu"
 FOLDER = Path("lightning_logs/benchmark_digits_beta_vae")

@@ -17,9 +17,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
-from vae_lightning.cli import main
-from vae_lightning.compare import find, group, leaves, read
-from vae_lightning.curves import COLOURS, png, roc, scalars
+from vae_lightning.commands.cli import main
+from vae_lightning.studies.compare import find, group, leaves, read
+from vae_lightning.studies.curves import COLOURS, png, roc, scalars
 
 PLOTLESS = " --pictures.every_n_epochs 100 --pictures.max_points 10"
 
@@ -103,9 +103,9 @@ def test_a_resumed_run_loses_the_scores_of_its_former_end(runs, tmp_path):
 
 
 def test_without_a_logger_a_test_writes_nothing(tmp_path, monkeypatch, trainer):
-    from vae_lightning.callbacks import DetectionMetrics
     from vae_lightning.data import GaussianMixture
     from vae_lightning.models import Autoencoder
+    from vae_lightning.training.callbacks import DetectionMetrics
 
     monkeypatch.chdir(tmp_path)
     trainer(callbacks=[DetectionMetrics()]).test(Autoencoder([10]), GaussianMixture(samples=200), verbose=False)

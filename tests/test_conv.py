@@ -5,7 +5,7 @@ import torch
 
 from vae_lightning.errors import UserError
 from vae_lightning.models import VAE
-from vae_lightning.networks import Conv
+from vae_lightning.models.networks import Conv
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_norm": True, "residual": True, "hidden": 24}], ids=["plain", "all"])

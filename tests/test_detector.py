@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vae_lightning.detector import Detector
+from vae_lightning.detection.detector import Detector
+from vae_lightning.detection.thresholds import Percentile
 from vae_lightning.errors import UserError
 from vae_lightning.models import VAE, Autoencoder
-from vae_lightning.networks import MLP
+from vae_lightning.models.networks import MLP
 from vae_lightning.scores import NegativeELBO, NegativeLogLikelihood, ReconstructionError, Score
-from vae_lightning.thresholds import Percentile
 
 
 class Distance(Score):

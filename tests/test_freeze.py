@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from vae_lightning.callbacks import FreezeBatchNorm
 from vae_lightning.data import GaussianMixture
 from vae_lightning.errors import UserError
 from vae_lightning.models import VAE
-from vae_lightning.networks import MLP
+from vae_lightning.models.networks import MLP
+from vae_lightning.training.callbacks import FreezeBatchNorm
 
 Build = Callable[..., Trainer]
 

@@ -5,13 +5,13 @@ import torch
 from lightning.pytorch import Trainer
 from torch.distributions import MultivariateNormal
 
-from vae_lightning.callbacks import Evidence
 from vae_lightning.data import GaussianMixture
 from vae_lightning.errors import UserError
-from vae_lightning.likelihoods import Bernoulli, Gaussian
 from vae_lightning.models import IWAE, VAE, Autoencoder
-from vae_lightning.networks import MLP
+from vae_lightning.models.likelihoods import Bernoulli, Gaussian
+from vae_lightning.models.networks import MLP
 from vae_lightning.scores import ImportanceWeighted, NegativeELBO
+from vae_lightning.training.callbacks import Evidence
 
 D, LATENT, VARIANCE = 6, 3, 0.3
 

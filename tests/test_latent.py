@@ -8,12 +8,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.image import imread
 from sklearn.metrics import adjusted_rand_score
 
-from vae_lightning.callbacks import LatentMap, LatentMixture
-from vae_lightning.callbacks.latent import agreement, apart, majority
 from vae_lightning.data import GaussianMixture
 from vae_lightning.errors import UserError
 from vae_lightning.models import VAE
-from vae_lightning.networks import MLP
+from vae_lightning.models.networks import MLP
+from vae_lightning.training.callbacks import LatentMap, LatentMixture
+from vae_lightning.training.callbacks.latent import agreement, apart, majority
 
 
 def identity(features):

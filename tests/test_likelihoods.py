@@ -10,7 +10,7 @@ from scipy import integrate, stats
 from torch import Tensor
 
 from vae_lightning.errors import UserError
-from vae_lightning.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood, MeanSquaredError
+from vae_lightning.models.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood, MeanSquaredError
 
 
 def continuous_bernoulli(logit: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -15,14 +15,14 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from vae_lightning.annealing import Constant, Cyclical, Linear
 from vae_lightning.data import NORMAL, AnomalyDataModule, GaussianMixture, Part
+from vae_lightning.detection.thresholds import Percentile
 from vae_lightning.errors import UserError
-from vae_lightning.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian
 from vae_lightning.models import IWAE, VAE, AnomalyModel, Autoencoder
-from vae_lightning.networks import MLP
+from vae_lightning.models.annealing import Constant, Cyclical, Linear
+from vae_lightning.models.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian
+from vae_lightning.models.networks import MLP
 from vae_lightning.scores import NegativeELBO, NegativeLogLikelihood, ReconstructionError
-from vae_lightning.thresholds import Percentile
 
 Build = Callable[..., Trainer]
 
@@ -458,15 +458,15 @@ def test_hyperparameters_are_primitives_that_build_the_model_anew() -> None:
     for key, class_path, init_args in [
         (
             "network",
-            "vae_lightning.networks.MLP",
+            "vae_lightning.models.networks.MLP",
             {"hidden": [8, 6], "activation": "Tanh", "batch_norm": False, "dropout": 0.1},
         ),
-        ("likelihood", "vae_lightning.likelihoods.Gaussian", {"variance": "per_feature", "min_logvar": -10.0}),
-        ("threshold", "vae_lightning.thresholds.Percentile", {"percentile": 90}),
+        ("likelihood", "vae_lightning.models.likelihoods.Gaussian", {"variance": "per_feature", "min_logvar": -10.0}),
+        ("threshold", "vae_lightning.detection.thresholds.Percentile", {"percentile": 90}),
     ]:
         assert described[key] == {"class_path": class_path, "init_args": init_args}
     assert described["scores"] == [
-        {"class_path": "vae_lightning.scores.NegativeELBO", "init_args": {"samples": 2, "seed": 5}}
+        {"class_path": "vae_lightning.scores.likelihood.NegativeELBO", "init_args": {"samples": 2, "seed": 5}}
     ]
     assert described["beta"]["init_args"] == {
         "start": 0.0,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vae_lightning.errors import UserError
-from vae_lightning.networks import MLP, Network
+from vae_lightning.models.networks import MLP, Network
 
 # A new network costs one line here: itself, and the shape of the samples that it is for.
 NETWORKS: dict[str, tuple[Network, list[int]]] = {

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from vae_lightning.detector import Detector
+from vae_lightning.detection.detector import Detector
+from vae_lightning.detection.thresholds import Percentile
 from vae_lightning.models import VAE, Autoencoder
-from vae_lightning.networks import MLP
-from vae_lightning.passes import each, sharing
+from vae_lightning.models.networks import MLP
 from vae_lightning.scores import (
     NAP,
     SAP,
@@ -25,7 +25,7 @@ from vae_lightning.scores import (
     ReconstructionProbability,
     Score,
 )
-from vae_lightning.thresholds import Percentile
+from vae_lightning.scores.sharing import each, sharing
 
 BATCHES = list(torch.randn(60, 4, generator=torch.Generator().manual_seed(0)).split(25))
 

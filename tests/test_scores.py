@@ -13,9 +13,9 @@ from torch.distributions import Normal, kl_divergence
 
 from vae_lightning.data import ANOMALY, NORMAL, GaussianMixture
 from vae_lightning.errors import UserError
-from vae_lightning.likelihoods import Gaussian
 from vae_lightning.models import VAE, Autoencoder
-from vae_lightning.networks import MLP
+from vae_lightning.models.likelihoods import Gaussian
+from vae_lightning.models.networks import MLP
 from vae_lightning.scores import ImportanceWeighted, NegativeELBO, NegativeLogLikelihood, ReconstructionError, Score
 
 # A new score costs one line here.

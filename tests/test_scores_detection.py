@@ -17,11 +17,12 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from vae_lightning.detector import Detector
+from vae_lightning.detection.detector import Detector
+from vae_lightning.detection.thresholds import Percentile
 from vae_lightning.errors import UserError
-from vae_lightning.likelihoods import Gaussian
 from vae_lightning.models import VAE, Autoencoder
-from vae_lightning.networks import MLP, Conv
+from vae_lightning.models.likelihoods import Gaussian
+from vae_lightning.models.networks import MLP, Conv
 from vae_lightning.scores import (
     NAP,
     SAP,
@@ -38,8 +39,7 @@ from vae_lightning.scores import (
     alternate,
     latent_features,
 )
-from vae_lightning.thresholds import Percentile
-from vae_lightning.whitening import ledoit_wolf, reservoir
+from vae_lightning.scores.whitening import ledoit_wolf, reservoir
 
 SCORES = {
     "SAP": lambda: SAP(),

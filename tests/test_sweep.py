@@ -19,13 +19,13 @@ import torch
 import yaml
 from conftest import CONFIGS, kill
 
-from vae_lightning import sweep_trials, workers
-from vae_lightning.cli import CLI, _be_quiet
+from vae_lightning.commands.cli import CLI, _be_quiet
 from vae_lightning.errors import UserError
-from vae_lightning.sweep import train
-from vae_lightning.sweep_plan import Plan, read
-from vae_lightning.sweep_report import Row, front, heatmap, points
-from vae_lightning.sweep_trials import Claim, Trials, connect
+from vae_lightning.studies import sweep_trials, workers
+from vae_lightning.studies.sweep import train
+from vae_lightning.studies.sweep_plan import Plan, read
+from vae_lightning.studies.sweep_report import Row, front, heatmap, points
+from vae_lightning.studies.sweep_trials import Claim, Trials, connect
 
 LATENT, BETA, SEED = "model.init_args.latent_dim", "model.init_args.beta", "seed_everything"
 ANNEALED = {"class_path": "Linear", "init_args": {"epochs": 1}}
@@ -413,8 +413,8 @@ def test_a_wrong_command_line(run, here, capsys, line, mentions):
 
 def test_without_optuna_it_says_what_is_missing(run, here, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "vae_lightning.sweep")
-    monkeypatch.delattr("vae_lightning.sweep")
+    monkeypatch.delitem(sys.modules, "vae_lightning.studies.sweep")
+    monkeypatch.delattr("vae_lightning.studies.sweep")
     assert run(_write(here, GRID)) == 2
     (message,) = capsys.readouterr().err.splitlines()
     assert "Optuna" in message

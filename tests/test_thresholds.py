@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from vae_lightning.detection.thresholds import LeakingPercentile, Percentile, Threshold
 from vae_lightning.errors import UserError
-from vae_lightning.thresholds import LeakingPercentile, Percentile, Threshold
 
 # A new threshold costs one line here: itself, and the share of normal samples that it lets raise an alarm.
 THRESHOLDS: dict[str, tuple[Callable[[], Threshold], float]] = {

@@ -1,8 +1,12 @@
-"""Data modules: they know of splits and batches, and of no model."""
+"""What is read, and how it is split into normal and anomalous, training, validation and test: a data module a source.
 
-from .base import ANOMALY, NORMAL, AnomalyDataModule, Part
+Data modules hand out batches; they know of no model, score or trainer.
+"""
+
+from ..batch import ANOMALY, NORMAL, Batch
+from .base import AnomalyDataModule, Part
 from .corrupted import Corrupted
-from .loader import Batch, Loader
+from .loader import Loader
 from .synthetic import GaussianMixture
 from .vision import MNIST, Digits, FashionMNIST
 

@@ -10,10 +10,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from ..batch import ANOMALY, NORMAL, Batch
 from ..errors import UserError
-from .loader import Batch, Chain, Loader, Split, binarized
-
-NORMAL, ANOMALY = 0, 1
+from .loader import Chain, Loader, Split, binarized
 
 
 class Part(NamedTuple):

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..batch import Batch
 from ..errors import UserError
-
-
-class Batch(NamedTuple):
-    """What every loader hands out.
-
-    Attributes:
-        x: float32 (B, *input_shape); images in [0, 1].
-        label: int64 (B,), ``NORMAL`` or ``ANOMALY``.
-        target: int64 (B,), the data set's own class, −1 where it has none.
-    """
-
-    x: Tensor
-    label: Tensor
-    target: Tensor
 
 
 class Split(Dataset):

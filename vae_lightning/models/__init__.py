@@ -1,4 +1,7 @@
-"""A LightningModule per model."""
+"""What is trained: a LightningModule a model, and what it is built of: networks, likelihoods, annealing.
+
+Stands on ``detection`` and ``scores``; knows no data module, command or trainer but Lightning's.
+"""
 
 from .autoencoder import Autoencoder
 from .base import AnomalyModel

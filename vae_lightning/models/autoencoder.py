@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import UserError
-from ..likelihoods import Likelihood, MeanSquaredError
-from ..networks import MLP, Network
-from ..passes import shared
+from ..scores.sharing import shared
 from .base import AnomalyModel
+from .likelihoods import Likelihood, MeanSquaredError
+from .networks import MLP, Network
 
 
 class Autoencoder(AnomalyModel):

@@ -6,7 +6,7 @@ import inspect
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,12 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
-from ..data.base import NORMAL, AnomalyDataModule
-from ..data.loader import Batch, Loader
-from ..detector import Detector
+from ..batch import NORMAL, Batch
+from ..detection.detector import Detector
+from ..detection.thresholds import Percentile, Threshold
 from ..errors import UserError
-from ..passes import Passes
 from ..scores import ReconstructionError, Score
-from ..thresholds import Percentile, Threshold
+from ..scores.sharing import Passes
 
 
 class Means:
@@ -267,8 +266,8 @@ class AnomalyModel(LightningModule):
     @torch.inference_mode(False)
     def calibrate(self) -> None:
         """Fit the detector on normal samples, all of them on every rank: no rank needs another."""
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, AnomalyDataModule):
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(data, "calibration_dataloader"):
             raise UserError(
                 f"datamodule = {data}: scores are fitted on an AnomalyDataModule's normal validation samples"
             )
@@ -297,7 +296,7 @@ class AnomalyModel(LightningModule):
 class _Inputs:
     """The x of a loader's batches, as often as they are asked for."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Iterable[Batch]) -> None:
         self.loader = loader
 
     def __iter__(self) -> Iterator[Tensor]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..annealing import Annealing
 from ..errors import UserError
-from ..likelihoods import Likelihood
-from ..networks import Network
+from .annealing import Annealing
+from .likelihoods import Likelihood
+from .networks import Network
 from .vae import VAE
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..annealing import Annealing, Constant
-from ..likelihoods import Likelihood, full_precision
-from ..networks import Network
-from ..passes import shared
+from ..scores.sharing import shared
+from .annealing import Annealing, Constant
 from .autoencoder import Autoencoder
+from .likelihoods import Likelihood, full_precision
+from .networks import Network
 
 
 class VAE(Autoencoder):

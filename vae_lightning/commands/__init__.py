@@ -1,0 +1,5 @@
+"""The command line: its parser, its messages, and what each command does. Nothing else imports it."""
+
+from .cli import main
+
+__all__ = ["main"]

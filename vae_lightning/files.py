@@ -1,0 +1,45 @@
+"""Files: read with a plain word on what is wrong, written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import UserError
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Raises:
+        UserError: When it is no YAML, or holds none of ``what``.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: no YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no {what}")
+    return content
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """A CSV file that is never seen half-written; the first row is its head."""
+    content = io.StringIO()
+    csv.writer(content, lineterminator="\n").writerows(rows)
+    write_whole(path, content.getvalue())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is never seen half-written."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,40 @@
+"""What counts as strange: a score a class, a family of scores a file.
+
+A score is a function of a model and a batch, ``(model, x) → (B,)``, higher is stranger. It asks the model for its code,
+its reconstruction and the like, and may be fitted on normal samples. Scores know no data module, no threshold and no
+trainer; they import nothing of this package but ``errors``.
+"""
+
+from .base import Score, alternate
+from .combined import Combined
+from .latent import KNearestNeighbours, LatentDensity, Mahalanobis, latent_features
+from .likelihood import (
+    ImportanceWeighted,
+    InputComplexity,
+    LikelihoodRegret,
+    NegativeELBO,
+    NegativeLogLikelihood,
+    ReconstructionProbability,
+)
+from .pathway import NAP, SAP, differences
+from .reconstruction import ReconstructionError
+
+__all__ = [
+    "NAP",
+    "SAP",
+    "Combined",
+    "ImportanceWeighted",
+    "InputComplexity",
+    "KNearestNeighbours",
+    "LatentDensity",
+    "LikelihoodRegret",
+    "Mahalanobis",
+    "NegativeELBO",
+    "NegativeLogLikelihood",
+    "ReconstructionError",
+    "ReconstructionProbability",
+    "Score",
+    "alternate",
+    "differences",
+    "latent_features",
+]

@@ -1,0 +1,241 @@
+"""Who runs which trial: any number of processes on any number of machines share a study, and any may be killed.
+
+A plan has ``trials`` slots, and each slot a run folder, ``trial_<slot>``. A slot may take several of Optuna's trials
+until one ends well: those that died stand in the study as failed. Nothing but the study says what is to be done next,
+so a process that is killed at any moment leaves nothing to repair but the trial that it was running.
+
+Whether a running trial is still alive is answered on its own machine by a lock that the system releases with the
+process, and elsewhere by the time at which it last gave a sign of life.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..errors import UserError
+from . import workers
+from .sweep_plan import Plan, Range, label
+
+HOST = f"{socket.gethostname()}:{uuid.getnode():x}"
+SILENCE = 300  # seconds without a sign of life until another machine's trial counts as dead
+TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def connect(plan: Plan) -> optuna.Study:
+    """The plan's study, made if there is none.
+
+    Raises:
+        UserError: When the storage cannot be reached, or the name is another plan's.
+    """
+    warmup = plan.pruning or {"startup_trials": 0, "warmup_epochs": 0}
+    pruner = optuna.pruners.MedianPruner(warmup["startup_trials"], warmup["warmup_epochs"])
+    with _reaching(plan):
+        lite = plan.storage.startswith("sqlite")
+        # processes that share a file wait for each other's writes
+        storage = optuna.storages.RDBStorage(
+            plan.storage, engine_kwargs={"connect_args": {"timeout": 120}} if lite else {"pool_pre_ping": True}
+        )
+        study = optuna.create_study(
+            study_name=plan.study,
+            storage=storage,
+            directions=[optuna.study.StudyDirection[direction.upper()] for direction in plan.objectives.values()],
+            pruner=pruner if plan.pruning else optuna.pruners.NopPruner(),
+            load_if_exists=True,
+        )
+        if "definition" not in study.user_attrs and not study.get_trials(deepcopy=False):
+            study.set_user_attr("definition", plan.definition())
+        plan.refuse(study.user_attrs.get("definition"), "the name is taken by a study")
+    return study
+
+
+def check_storage(plan: Plan) -> None:
+    """Raise a UserError if the storage cannot be reached or the name is another plan's; make no study."""
+    with _reaching(plan):
+        url = make_url(plan.storage)
+        if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+            path = Path(str(url.database))
+            if not path.exists():
+                if path.parent.resolve() != plan.folder.resolve() and not path.parent.is_dir():
+                    raise UserError(f"{plan.file}: storage = {plan.storage}: there is no folder {path.parent}")
+                return
+        elif url.get_backend_name() == "sqlite":
+            raise UserError(f"{plan.file}: storage = {plan.storage}: it would not outlast the process: name a file")
+        storage = optuna.storages.RDBStorage(plan.storage)
+        found = next((s for s in storage.get_all_studies() if s.study_name == plan.study), None)
+        if found and ("definition" in found.user_attrs or storage.get_n_trials(found._study_id)):
+            plan.refuse(found.user_attrs.get("definition"), "the name is taken by a study")
+
+
+@contextlib.contextmanager
+def _reaching(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
+        try:
+            url = make_url(plan.storage).render_as_string(hide_password=True)
+        except SQLAlchemyError:
+            url = plan.storage
+        cause = str(getattr(error, "orig", None) or error.__cause__ or error).strip().splitlines() or [""]
+        raise UserError(f"{plan.file}: storage = {url}: cannot be used: {cause[0]}") from error
+
+
+@dataclass
+class Claim:
+    """A trial that this process runs."""
+
+    trial: optuna.Trial
+    slot: int
+    values: dict[str, Any]  # of the search space
+    folder: Path
+
+
+class Trials:
+    """The slots of a plan, as this process sees them.
+
+    Args:
+        plan: Which trials there are.
+        study: Its study, shared with all other processes.
+    """
+
+    def __init__(self, plan: Plan, study: optuna.Study) -> None:
+        self.plan, self.study = plan, study
+        self.locks = plan.folder.resolve() / ".locks"
+        self.locks.mkdir(exist_ok=True)
+
+    def by_slot(self) -> dict[int, list[FrozenTrial]]:
+        """All of Optuna's trials of each slot, oldest first."""
+        slots: dict[int, list[FrozenTrial]] = {slot: [] for slot in range(self.plan.trials)}
+        for trial in self.study.get_trials(deepcopy=False):
+            slots.get(trial.user_attrs.get("slot", -1), []).append(trial)
+        return slots
+
+    def counted(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
+        """The one trial of a slot that counts: the first that neither failed nor waits."""
+        return next((trial for trial in trials if trial.state in TAKEN), None)
+
+    def given_up(self, trials: list[FrozenTrial]) -> bool:
+        """Whether a slot has died or failed so often that another attempt makes no sense."""
+        failed = [t for t in trials if t.state == TrialState.FAIL and "passed" not in t.user_attrs]
+        return len(failed) >= self.plan.attempts or any("final" in t.user_attrs for t in failed)
+
+    def left(self) -> list[int]:
+        """The slots that have neither ended nor been given up."""
+
+        def ended(trials: list[FrozenTrial]) -> bool:
+            counted = self.counted(trials)
+            return counted.state.is_finished() if counted else self.given_up(trials)
+
+        return [slot for slot, trials in self.by_slot().items() if not ended(trials)]
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[Claim | None]:
+        """The next slot that nobody has, held until the context ends; None while there is none."""
+        with contextlib.ExitStack() as held:
+            with workers.lock(self.locks / "claims", wait=True):
+                claim = self._claim(held)
+            yield claim
+
+    def _claim(self, held: contextlib.ExitStack) -> Claim | None:
+        self._bury()
+        for slot, trials in self.by_slot().items():
+            if self.counted(trials) or self.given_up(trials):
+                continue
+            with contextlib.ExitStack() as lock:
+                if lock.enter_context(workers.lock(self.locks / str(slot))) and (trial := self._ask(slot, trials)):
+                    held.push(lock.pop_all())
+                    values = {key: _suggest(trial, key, options) for key, options in self.plan.search.items()}
+                    return Claim(trial, slot, values, self.plan.folder / f"trial_{slot:03d}")
+        return None
+
+    def _ask(self, slot: int, trials: list[FrozenTrial]) -> optuna.Trial | None:
+        """A running trial for a slot, unless another machine has just got one."""
+        owner = {"host": HOST, "lock": str(self.locks / str(slot)), "beat": time.time()}
+        # number and attributes appear at once: of two machines that want a slot, the lower number has it
+        if not any(trial.state == TrialState.WAITING for trial in trials):
+            self.study.enqueue_trial(self._fixed(slot, trials), user_attrs={"slot": slot, **owner})
+        trial = self.study.ask()
+        counted = self.counted(self.by_slot()[slot])
+        if trial.user_attrs.get("slot") != slot or counted is None or counted.number != trial.number:
+            self.fail(trial, passed="another process was faster")
+            return None
+        if not owner.items() <= trial.user_attrs.items():  # another process had enqueued it
+            for name, value in owner.items():
+                trial.set_user_attr(name, value)
+        for step, value in (trials[-1].intermediate_values if trials else {}).items():
+            trial.report(value, step)  # what was reported before it died
+        self.study.sampler = self._sampler(slot)
+        return trial
+
+    def _fixed(self, slot: int, trials: list[FrozenTrial]) -> dict[str, Any]:
+        """What is known of a slot's parameters beforehand: its cell of the grid, or what it tried when it died."""
+        if self.plan.sampler == "grid":
+            return {key: choice(value) for key, value in self.plan.cell(slot).items()}
+        return dict(trials[-1].params) if trials else {}
+
+    def _sampler(self, slot: int) -> optuna.samplers.BaseSampler:
+        # a seed for each slot: with one for each process, all of them, and each restart, would draw the same numbers
+        seed = int(np.random.SeedSequence([self.plan.seed, slot]).generate_state(1)[0])
+        if self.plan.sampler == "tpe":
+            return optuna.samplers.TPESampler(seed=seed, multivariate=False, constant_liar=True)
+        return optuna.samplers.RandomSampler(seed)
+
+    def _bury(self) -> None:
+        """Call failed what says that it runs and does not."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            attrs = trial.user_attrs
+            started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+            if attrs.get("host") == HOST:
+                dead = workers.free(Path(attrs["lock"]))
+            else:
+                dead = time.time() - attrs.get("beat", started) > SILENCE
+            if dead:
+                self.fail(trial, error="its process died")
+
+    def fail(self, trial: optuna.Trial | FrozenTrial, **why: str) -> None:
+        """Call a trial failed: ``error`` says what happened, ``final`` that it would happen again, ``passed`` that it
+        is nobody's fault and does not count as an attempt.
+        """
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # another was faster
+            for name, value in why.items():
+                self.study._storage.set_trial_user_attr(trial._trial_id, name, value)
+            self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def tell(self, trial: optuna.Trial, values: list[float] | None, **attrs: Any) -> None:
+        """Record what a trial came to; without values it was pruned."""
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # taken over while suspended
+            for name, value in attrs.items():
+                trial.set_user_attr(name, value)
+            self.study.tell(trial, values, TrialState.PRUNED if values is None else TrialState.COMPLETE)
+
+
+def choice(value: Any) -> Any:
+    """A value as Optuna can store it."""
+    return value if value is None or isinstance(value, bool | int | float | str) else label(value)
+
+
+def _suggest(trial: optuna.Trial, key: str, options: list[Any] | Range) -> Any:
+    if isinstance(options, Range):
+        if all(isinstance(value, int) for value in (options.low, options.high, options.step or 1)):
+            return trial.suggest_int(
+                key, int(options.low), int(options.high), step=int(options.step or 1), log=options.log
+            )
+        return trial.suggest_float(key, options.low, options.high, step=options.step, log=options.log)
+    known = [choice(value) for value in options]
+    return options[known.index(trial.suggest_categorical(key, known))]

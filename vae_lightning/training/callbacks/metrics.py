@@ -1,0 +1,175 @@
+"""AUROC, average precision, F1, precision and recall of a detector, right under any number of processes."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    BinaryAUROC,
+    BinaryAveragePrecision,
+    BinaryF1Score,
+    BinaryPrecision,
+    BinaryRecall,
+)
+from torchmetrics.utilities import dim_zero_cat
+
+from ...data import NORMAL, Batch
+from ...detection.thresholds import Threshold
+
+SCORES = "test_scores.npz"
+
+
+class DetectionScores(Metric):
+    """Collects scores and labels over batches and ranks; computes what detection is judged by, exactly.
+
+    Args:
+        names: Of the scores.
+    """
+
+    full_state_update = False
+    scores: list[Tensor]
+    labels: list[Tensor]
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.names = names
+        self.add_state("scores", default=[], dist_reduce_fx="cat")
+        self.add_state("labels", default=[], dist_reduce_fx="cat")
+
+    def update(self, scores: dict[str, Tensor], labels: Tensor) -> None:
+        """Scores by name, each (B,), and labels (B,), 1 for an anomaly."""
+        self.scores.append(torch.stack([scores[name] for name in self.names], dim=1))
+        self.labels.append(labels)
+
+    def compute(self) -> tuple[dict[str, Tensor], Tensor]:
+        """All scores by name, each (N,), and all labels (N,)."""
+        columns = dim_zero_cat(self.scores).unbind(1)
+        return dict(zip(self.names, columns, strict=True)), dim_zero_cat(self.labels)
+
+
+def ranking(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """AUROC and average precision of scores (N,) for labels (N,): what no threshold enters into."""
+    # normalization=None: scores are no probabilities, and a sigmoid would flatten the large ones into ties
+    metrics: dict[str, Metric | MetricCollection] = {
+        "auroc": BinaryAUROC(normalization=None, sync_on_compute=False),
+        "average_precision": BinaryAveragePrecision(normalization=None, sync_on_compute=False),
+    }
+    found = MetricCollection(metrics)(scores.cpu().double(), labels.cpu())  # not every accelerator has doubles
+    return {name: value.to(scores.device, torch.float32) for name, value in found.items()}
+
+
+def decision(scores: Tensor, labels: Tensor, threshold: Threshold) -> dict[str, Tensor]:
+    """F1, precision and recall of the anomalies (label 1), once ``threshold`` has decided on scores (N,)."""
+    metrics = {"f1": BinaryF1Score, "precision": BinaryPrecision, "recall": BinaryRecall}
+    collection = MetricCollection({name: metric(sync_on_compute=False) for name, metric in metrics.items()})
+    return {**collection.to(scores.device)(threshold(scores).int(), labels), "threshold": threshold.value}
+
+
+class DetectionMetrics(Callback):
+    """Logs how well the detector tells normal from anomalous, in validation and test.
+
+    ``<split>/auroc``, ``average_precision``, ``f1``, ``precision``, ``recall`` and ``threshold`` are the first score's;
+    with several scores, ``<split>/auroc/<score>`` are each one's. The hparams tab of TensorBoard shows the last
+    validation's AUROC and F1.
+
+    A test leaves ``test_scores.npz`` in the run's folder: each score under its name, float32 (N,), the one that decides
+    first, and ``labels``, int8 (N,). With several processes the samples are in the order of the ranks.
+    """
+
+    def __init__(self) -> None:
+        self.metric: DetectionScores | None = None
+
+    def _start(self, model: Any) -> None:
+        self.metric = DetectionScores(list(model.detector.scores)).to(model.device)
+
+    def _update(self, model: Any, batch: Batch) -> None:
+        assert self.metric is not None
+        self.metric.update(model.detector(model, batch.x), batch.label)
+
+    def _log(self, model: Any, split: str) -> None:
+        assert self.metric is not None
+        scores, labels = self.metric.compute()
+        primary, detector = model.detector.primary, model.detector
+        for name, threshold in detector.thresholds.items():
+            if threshold.fitted_on == split == "test":  # a source's protocol; its name says that it leaks
+                threshold.fit(scores[name][labels == NORMAL])
+        values = {
+            **ranking(scores[primary], labels),
+            **decision(scores[primary], labels, detector.thresholds[primary]),
+        }
+        if len(scores) > 1:
+            values.update({f"auroc/{name}": ranking(column, labels)["auroc"] for name, column in scores.items()})
+        for name, value in values.items():
+            model.log(f"{split}/{name}", value.float(), prog_bar=name == "auroc", sync_dist=True)
+        if split == "val":
+            for name in ("auroc", "f1"):
+                model.log(f"hp/val_{name}", values[name].float(), sync_dist=True)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        start = {"hp/val_auroc": math.nan, "hp/val_f1": math.nan}
+        for logger in trainer.loggers:
+            parameters: dict[str, Any] = flatten(dict(pl_module.hparams))
+            if hasattr(logger, "log_graph"):  # TensorBoard: its hparams tab wants to know the metrics beforehand
+                logger.log_hyperparams(parameters, start)
+            else:
+                logger.log_hyperparams(parameters)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._start(pl_module)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: Any) -> None:
+        self._update(pl_module, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self._log(pl_module, "val")
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._start(pl_module)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: Any) -> None:
+        self._update(pl_module, batch)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._log(pl_module, "test")
+        assert self.metric is not None
+        scores, labels = self.metric.compute()  # cached; all ranks take part
+        # not trainer.log_dir: without a logger that is the working directory
+        folders = (logger.log_dir for logger in trainer.loggers if isinstance(logger, (TensorBoardLogger, CSVLogger)))
+        if trainer.is_global_zero and (folder := next(folders, None)):
+            save_scores(Path(folder) / SCORES, scores, labels)
+
+
+def save_scores(path: Path, scores: dict[str, Tensor], labels: Tensor) -> None:
+    """Scores by name, each (N,), and labels (N,) as an NPZ file, whole or not at all."""
+    columns: dict[str, Any] = {name: column.float().cpu().numpy() for name, column in scores.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:  # a name without .npz would be given one
+        np.savez(file, **columns, labels=labels.cpu().numpy().astype(np.int8))
+    os.replace(temporary, path)
+
+
+def flatten(parameters: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested hyperparameters as one level: ``network: {class_path: …MLP, init_args: {hidden: [400]}}`` becomes
+    ``network: MLP`` and ``network.hidden: [400]``.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if isinstance(value, dict) and "class_path" in value:
+            flat[prefix + name] = value["class_path"].rsplit(".", 1)[-1]
+            flat.update(flatten(value.get("init_args") or {}, f"{prefix}{name}."))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            flat[prefix + name] = ", ".join(str(item.get("class_path", item)).rsplit(".", 1)[-1] for item in value)
+        elif not name.startswith("_"):
+            flat[prefix + name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return flat

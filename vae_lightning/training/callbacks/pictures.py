@@ -1,0 +1,149 @@
+"""Pictures of what a model sees: to TensorBoard, and as PNG files into the run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ...data import ANOMALY, NORMAL, Batch
+
+# Okabe and Ito's colours, which the colour-blind can tell apart
+BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
+
+
+def reconstructions(x: Tensor, x_hat: Tensor, label: Tensor) -> Figure:
+    """Inputs above their reconstructions, normal samples left of anomalies: x, x_hat (B, C, H, W), label (B,)."""
+    figure = Figure(figsize=(max(4.0, 0.7 * len(x)), 2.2), layout="constrained")
+    axes = figure.subplots(2, len(x), squeeze=False)
+    for column, (image, image_hat, what) in enumerate(zip(x, x_hat, label.tolist(), strict=True)):
+        for row, pixels in enumerate((image, image_hat)):
+            axis = axes[row, column]
+            axis.imshow(pixels.clamp(0, 1).permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[])
+            for spine in axis.spines.values():
+                spine.set(color=BLUE if what == NORMAL else ORANGE, linewidth=2)
+    axes[0, 0].set_ylabel("input")
+    axes[1, 0].set_ylabel("output")
+    figure.suptitle("Reconstructions: normal (blue frames) and anomalous (orange)", fontsize=10)
+    return figure
+
+
+def histogram(scores: Tensor, label: Tensor, threshold: float, name: str) -> Figure:
+    """Scores (N,) of normal samples against those of anomalies, with the threshold."""
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axis = figure.subplots()
+    # a few extreme anomalies must not squeeze everything else into one bar
+    low, high = scores.min().item(), max(scores.quantile(0.99).item(), 1.2 * threshold)
+    bins = torch.linspace(low, high, 61).tolist()
+    for what, colour, title in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
+        chosen = scores[label == what].clamp(max=high)
+        axis.hist(chosen.numpy(), bins, density=True, color=colour, alpha=0.6, label=f"{title} (n = {len(chosen):,})")
+    axis.axvline(threshold, color=BLACK, linestyle="--", label=f"threshold {threshold:.4g}")
+    axis.set(xlabel=f"{name} (last bar: all above)", ylabel="density", title="Scores of validation samples")
+    figure.legend(loc="outside lower center", ncols=3)  # inside the axes it would hide bars, or points
+    return figure
+
+
+def latent_pca(z: Tensor, label: Tensor) -> Figure:
+    """The two first principal components of latent vectors z (N, d): PCA of the normal ones, anomalies projected."""
+    centre = z[label == NORMAL].mean(0)
+    _, singular, v = torch.linalg.svd(z[label == NORMAL] - centre, full_matrices=False)
+    points = (z - centre) @ v[:2].T
+    share = singular.square() / singular.square().sum()
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
+    axis = figure.subplots()
+    area = min(30.0, max(6.0, 5000 / len(z)))  # of a point: of many, smaller ones
+    for what, colour, title in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
+        x, y = points[label == what].T
+        axis.scatter(x, y, s=area, alpha=0.5, color=colour, label=title, linewidths=0)
+    names = [f"component {i + 1} ({share[i]:.0%} of the normal variance)" for i in range(2)]
+    axis.set(xlabel=names[0], ylabel=names[1], title="Latent means of validation samples")
+    figure.legend(loc="outside lower center", ncols=2, markerscale=(30 / area) ** 0.5)
+    return figure
+
+
+class Pictures(Callback):
+    """Reconstructions (of images), score histograms, latent PCA and the latent projector, of validation samples.
+
+    Args:
+        every_n_epochs: How often; the last epoch always has pictures, and so has a validation at the last step.
+        columns: Images in the picture of reconstructions, half of them anomalies.
+        max_points: Samples at most in the latent pictures.
+    """
+
+    def __init__(self, every_n_epochs: int = 10, columns: int = 16, max_points: int = 2000) -> None:
+        self.every_n_epochs, self.columns, self.max_points = every_n_epochs, columns, max_points
+        self.seen: list[tuple[Tensor, ...]] = []
+        self.samples: dict[int, list[Tensor]] = {}
+
+    def _due(self, trainer: Trainer) -> bool:
+        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
+            return False
+        return (trainer.current_epoch + 1) % self.every_n_epochs == 0 or _last(trainer)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.seen, self.samples = [], {NORMAL: [], ANOMALY: []}
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: Any) -> None:
+        if not self._due(trainer):
+            return
+        scores = pl_module.detector.scores[pl_module.detector.primary](pl_module, batch.x)
+        latent = [pl_module.encode(batch.x).float().cpu()] if hasattr(pl_module, "encode") else []
+        self.seen.append((scores.float().cpu(), batch.label.cpu(), *latent))
+        for what, kept in self.samples.items():
+            kept.extend(batch.x[batch.label == what][: self.columns // 2 - len(kept)])
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if not self.seen:
+            return
+        scores, label, *latent = (torch.cat(column) for column in zip(*self.seen, strict=True))
+        detector = pl_module.detector
+        threshold = detector.thresholds[detector.primary].value.item()
+        self._show(trainer, "scores", histogram(scores, label, threshold, detector.primary))
+        if len(pl_module.input_shape) == 3:
+            x = torch.stack([*self.samples[NORMAL], *self.samples[ANOMALY]])
+            of = [what for what, kept in self.samples.items() for _ in kept]
+            pictures = x.cpu(), pl_module.reconstruct(x).float().cpu(), torch.tensor(of)
+            self._show(trainer, "reconstructions", reconstructions(*pictures))
+        for z in latent:
+            some = torch.linspace(0, len(z) - 1, min(self.max_points, len(z))).long()
+            if z.shape[1] > 1:
+                self._show(trainer, "latent", latent_pca(z[some], label[some]))
+            self._project(trainer, z[some], label[some])
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for what, name in ((NORMAL, "normal"), (ANOMALY, "anomalous")):
+                    logger.experiment.add_histogram(f"scores/{name}", scores[label == what], trainer.global_step)
+        self.seen = []
+
+    @staticmethod
+    def _show(trainer: Trainer, name: str, figure: Figure) -> None:
+        FigureCanvasAgg(figure)  # no window, no global state of pyplot
+        # not trainer.log_dir: that asks all ranks, and only this one is here
+        if log_dir := next((logger.log_dir for logger in trainer.loggers if logger.log_dir), None):
+            folder = Path(log_dir) / "pictures"
+            folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(folder / f"{name}_epoch{trainer.current_epoch:03d}.png", dpi=110)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure(name, figure, trainer.global_step, close=False)
+
+    @staticmethod
+    def _project(trainer: Trainer, z: Tensor, label: Tensor) -> None:
+        """The latent projector, once: its files grow with each step that is shown."""
+        for logger in trainer.loggers:
+            if _last(trainer) and isinstance(logger, TensorBoardLogger):
+                names = ["normal" if what == NORMAL else "anomalous" for what in label.tolist()]
+                logger.experiment.add_embedding(z, metadata=names, global_step=trainer.global_step, tag="latent")
+
+
+def _last(trainer: Trainer) -> bool:
+    """Whether this validation is the last one: there are as many epochs, or steps, as were asked for."""
+    return trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps

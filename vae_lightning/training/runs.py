@@ -1,0 +1,133 @@
+"""A run's folder, ``<runs>/<experiment>/version_<n>``: claimed, described, summed up."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from ..errors import UserError
+from ..files import write_whole
+from .callbacks.metrics import flatten
+
+VARIABLE = "VAE_LIGHTNING_RUN"  # tells processes that a strategy launches which folder the first one has claimed
+RESULTS = "results.json"  # written last: its presence says that the run was finished
+
+
+def claim(experiment: Path, folder: Path | None) -> Path:
+    """The run's folder: the one given, of the checkpoint that is resumed or tested, or the next free version.
+
+    A version is claimed by making its folder, so that runs that start at once do not share one.
+
+    Raises:
+        UserError: When the folder cannot be made.
+    """
+    if claimed := os.environ.get(VARIABLE):
+        return Path(claimed)
+    if folder is None:
+        try:
+            experiment.mkdir(parents=True, exist_ok=True)
+            taken = [int(n) for p in experiment.glob("version_*") if (n := p.name.removeprefix("version_")).isdigit()]
+            folder = _next(experiment, max(taken, default=-1) + 1)
+        except OSError as error:
+            raise UserError(
+                f"{experiment}: cannot be written ({error.strerror}): set --runs to another folder"
+            ) from error
+    os.environ[VARIABLE] = str(folder)
+    return folder
+
+
+def _next(experiment: Path, version: int) -> Path:
+    while True:
+        try:
+            (folder := experiment / f"version_{version}").mkdir()
+            return folder
+        except FileExistsError:  # another process was faster
+            version += 1
+
+
+def release() -> None:
+    """The run is over: what comes next in this process claims a folder of its own."""
+    os.environ.pop(VARIABLE, None)
+
+
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any], resumes: bool) -> list[str]:
+    """One line for each hyperparameter in which a checkpoint and the configuration disagree: who won.
+
+    Args:
+        saved: The checkpoint's hyperparameters.
+        given: The configuration's.
+        resumes: Whether training goes on, with the optimiser's state out of the checkpoint.
+    """
+    old, new = flatten(dict(saved)), flatten(dict(given))
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            winner = "the checkpoint" if resumes and key.startswith(("optimizer", "lr_scheduler")) else "the former"
+            lines.append(
+                f"model.init_args.{key} is {new.get(key)} in the configuration and {old.get(key)} in the checkpoint: "
+                f"{winner} wins"
+            )
+    return lines
+
+
+def numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Logged metrics as numbers, those for the hparams tab left out."""
+    return {name: float(value) for name, value in metrics.items() if not name.startswith("hp/")}
+
+
+class Record(Callback):
+    """Carries on, in the checkpoint, what a run that is stopped and resumed has taken and come to.
+
+    Attributes:
+        metrics: As of the checkpoint that the run was resumed from.
+    """
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self._started, self._before = time.monotonic(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """What the run has taken up to now, from its first step to its stop and again from where it was resumed."""
+        return self._before + time.monotonic() - self._started
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._started = time.monotonic()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["record"] = {"seconds": self.seconds, "metrics": numbers(trainer.callback_metrics)}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        record = checkpoint.get("record")
+        if record and trainer.state.fn == "fit":  # not when the kept weights are tested
+            self.metrics, self._before = record["metrics"], record["seconds"]
+
+
+def write_results(folder: Path, epochs: int, seconds: float, metrics: dict[str, float]) -> None:
+    """What the run came to, for programs."""
+    content = {"epochs": epochs, "seconds": round(seconds, 1), "metrics": metrics}
+    write_whole(folder / RESULTS, json.dumps(content, indent=2))
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
+
+
+def table(metrics: dict[str, float], folder: Path, notes: list[str]) -> str:
+    """What a run came to, for the eye: terms by splits, where it lies, how to look at it."""
+    splits = [split for split in ("train", "val", "test") if any(name.startswith(f"{split}/") for name in metrics)]
+    names = dict.fromkeys(name.partition("/")[2] for name in metrics if name.partition("/")[0] in splits)
+    rows = [["", *splits]]
+    for name in names:
+        values = (metrics.get(f"{split}/{name}") for split in splits)
+        rows.append([name, *("" if value is None else _number(value) for value in values)])
+    width = max(len(row[0]) for row in rows)
+    lines = ["", *(f"{row[0]:<{width}}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows), "", *notes]
+    return "\n".join([*lines, f"run          {folder}", f"look         tensorboard --logdir {folder.parent.parent}"])
