@@ -1,5 +1,5 @@
 """The command line: its parser, its messages, and what each command does. Nothing else imports it."""
 
-from .cli import main
+from .main import main
 
 __all__ = ["main"]

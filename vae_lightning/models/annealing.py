@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from ..errors import UserError
+from ..recipe import Recorded
 
 
-class Annealing(ABC):
+class Annealing(Recorded, ABC):
     """A schedule of β, from a step to a number.
 
     Attributes:

@@ -1,73 +1,45 @@
-"""What every model shares: steps, logged means, the optimiser, seeded noise, the detector."""
+"""What every model shares: preprocessing, scores and thresholds, training steps, logged means, seeded noise."""
 
 from __future__ import annotations
 
-import inspect
+import copy
 import math
-import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from ..batch import NORMAL, Batch
-from ..detection.detector import Detector
-from ..detection.thresholds import Percentile, Threshold
+from ..detection import storage
+from ..detection.detector import Detector, restore
+from ..detection.preprocessing import Preprocessing
+from ..detection.thresholds import Conformal, Threshold
 from ..errors import UserError
+from ..recipe import Recorded, describe
 from ..scores import ReconstructionError, Score
 from ..scores.sharing import Passes
+from .means import Means
+
+TRAINING_ONLY = "optimizer", "lr_scheduler"  # no part of what a checkpoint can be built from again
 
 
-class Means:
-    """Means over all samples of a split, whatever the sizes of batches and shares of ranks."""
+class AnomalyModel(Recorded, LightningModule):
+    """Trains on normal samples; with its scores and thresholds it tells everything else from them.
 
-    def __init__(self, names: list[str] | None = None, total: Tensor | None = None) -> None:
-        self.names, self._total = names or [], total
-        self._batches: list[list[Tensor]] = []  # summed many at a time: every operation costs a small net's step time
-
-    def update(self, terms: dict[str, Tensor]) -> None:
-        """Add the terms of a batch, each (B,)."""
-        self.names = list(terms)
-        self._batches.append([term.detach() for term in terms.values()])
-        if len(self._batches) == 100:
-            _ = self.total
-
-    @property
-    def total(self) -> Tensor | None:
-        """The sum of each term, and last the number of samples; None before there are any."""
-        if self._batches:
-            terms = [torch.cat(batches) for batches in zip(*self._batches, strict=True)]
-            stacked = torch.stack([*terms, torch.ones_like(terms[0])])
-            total = stacked.sum(1, dtype=torch.float32 if stacked.device.type == "mps" else torch.float64)
-            self._total = total if self._total is None else self._total.to(total.device) + total
-            self._batches = []
-        return self._total
-
-    def sum(self) -> float:
-        """Of all terms together: finite as long as each is."""
-        return 0.0 if self.total is None else self.total.sum().item()
-
-    def compute(self, reduce: Callable[..., Any]) -> dict[str, Tensor]:
-        """The means, over the ranks that ``reduce`` sums over."""
-        *sums, count = reduce(self.total, reduce_op="sum").unbind()
-        return {name: (value / count).float() for name, value in zip(self.names, sums, strict=True)}
-
-
-class AnomalyModel(LightningModule):
-    """Trains on normal samples; its detector is fitted on normal validation samples and scores everything else.
-
-    A subclass gives ``objective`` and ``encode``, ``decode``, ``reconstruct`` as far as it has them.
+    Batches hold raw samples: the model's first act is to prepare them. A subclass gives ``objective`` and ``encode``,
+    ``decode``, ``reconstruct`` as far as it has them, all of prepared samples.
 
     Args:
         input_shape: Of one sample; the command line takes it from the data.
-        scores: What counts as strange; the first one decides.
-        threshold: From scores of normal validation samples to a decision.
+        scores: What counts as strange; the first one decides. Copied.
+        threshold: From scores of normal calibration samples to a decision. Copied, once for each score.
+        preprocessing: From raw samples to what the network sees; None takes the data module's. Copied.
         optimizer: Of all parameters. Optimisers that have a fused implementation use it.
         lr_scheduler: Stepped once an epoch, OneCycleLR and CyclicLR at each optimiser step; None keeps the rate.
     """
@@ -77,24 +49,26 @@ class AnomalyModel(LightningModule):
         input_shape: list[int],
         scores: list[Score] | None = None,
         threshold: Threshold | None = None,
+        preprocessing: Preprocessing | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # modules among the arguments: recorded as their own arguments below
-            self.save_hyperparameters(logger=False)
-        if "_instantiator" not in self.hparams:  # built in Python; the command line records what was configured
-            recipe = _recipe(self)
-            self.hparams.clear()
-            self.save_hyperparameters(recipe, logger=False)
+        self.save_hyperparameters(self.recipe["init_args"], logger=False)
         self.input_shape = list(input_shape)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.detector = Detector([ReconstructionError()] if scores is None else scores, threshold or Percentile())
-        self.detector.check(self)
+        self.preprocessing = copy.deepcopy(preprocessing)
+        self.scores = _named([ReconstructionError()] if scores is None else scores)
+        threshold = Conformal() if threshold is None else threshold
+        self.thresholds = cast(
+            dict[str, Threshold], nn.ModuleDict({name: copy.deepcopy(threshold) for name in self.scores})
+        )
+        self.check_scores()
         self.beta = 1.0  # the weight of the KL term at the current step; in the checkpoint
+        self.trained_on: dict[str, Any] = {}  # what the data module said of itself
+        self.passes: Passes | None = None  # of a view that scores share, see scores.sharing
         self._means = {split: Means() for split in ("train", "val", "test")}
-        self.passes: Passes | None = None  # what its scores have in common while they are computed
+        self._stale = False  # whether the weights have changed since scores and thresholds were fitted
         self._generator: torch.Generator | None = None
         self._rng_state: Tensor | None = None
 
@@ -115,6 +89,16 @@ class AnomalyModel(LightningModule):
         """The weight that the training ends with."""
         return 1.0
 
+    @property
+    def detector(self) -> Detector:
+        """Raw samples in, decisions out."""
+        return Detector(self)
+
+    def check_scores(self) -> None:
+        """Raise a UserError if the model lacks what a score needs."""
+        for score in self.scores.values():
+            score.check(self)
+
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the running hook 45 times a step, and a module's own __setattr__ is slow
         if name == "_current_fx_name":
@@ -122,12 +106,59 @@ class AnomalyModel(LightningModule):
         else:
             super().__setattr__(name, value)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.reconstruct(x)
+    # To a file and back
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What the model is made of, as primitives: see :mod:`vae_lightning.recipe`."""
+        return describe(self, TRAINING_ONLY)
+
+    def about(self) -> dict[str, Any]:
+        """What a file says of the model beside its weights."""
+        recipe = self.recipe
+        if self.preprocessing is not None:
+            recipe["init_args"]["preprocessing"] = describe(self.preprocessing)
+        return {
+            "format": storage.FORMAT,
+            "versions": storage.versions(),
+            "model": recipe,
+            "trained_on": self.trained_on,
+        }
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = "cpu", trust: Sequence[type] = (), **_: Any
+    ) -> AnomalyModel:
+        """The model of a checkpoint, in evaluation mode. Nothing in the file is run; Lightning's own way would.
+
+        Args:
+            checkpoint_path: A ``.ckpt`` file.
+            map_location: The device.
+            trust: See :meth:`vae_lightning.detection.detector.Detector.load`.
+
+        Raises:
+            UserError: When the file is damaged, or holds another kind of model than this class.
+        """
+        path = storage.find(checkpoint_path)
+        model = restore(storage.read(path), trust, str(path))
+        if not isinstance(model, cls):
+            raise UserError(f"{path}: holds a {type(model).__name__}, which is no {cls.__name__}")
+        return model.to(map_location)
+
+    # Lightning's steps
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return self.reconstruct(self.prepared(raw))
+
+    def prepared(self, raw: Tensor) -> Tensor:
+        """Raw samples as the network sees them, float32 (B, *input_shape)."""
+        assert self.preprocessing is not None  # given, or taken from the data module in setup
+        return self.preprocessing(raw)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._stale = True
         self.beta = self.beta_at(self.global_step, self._steps_per_epoch)
-        terms = self.objective(batch.x, self.beta)
+        terms = self.objective(self.prepared(batch.x), self.beta)
         loss = terms["loss"].mean()
         self._means["train"].update(terms)
         # a GPU is asked only now and then: each answer makes it wait
@@ -136,23 +167,30 @@ class AnomalyModel(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
+        self._evaluate("val", batch, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
+        self._evaluate("test", batch, batch_idx)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        scores = self.detector(self, batch.x)
-        alarm = self.detector.thresholds[self.detector.primary](scores[self.detector.primary])
-        return {**scores, "anomaly": alarm, "label": batch.label, "target": batch.target}
+        found = self.detector.graph(batch.x)
+        answers = {"p_value": found.p_value, "anomaly": found.anomaly}
+        return {**found.each, **answers, "label": batch.label, "target": batch.target, "row": batch.row}
 
-    def _evaluate(self, split: str, batch: Batch) -> None:
+    def _evaluate(self, split: str, batch: Batch, batch_idx: int) -> None:
         """The terms of normal samples, the ones that the model is made for."""
-        terms = self.objective(batch.x[batch.label == NORMAL], self.beta)
+        x = self.prepared(batch.x[batch.label == NORMAL])
+        terms = self._with_noise_of(batch_idx, x, self.beta)
         if split == "val":
-            # what the best epoch is chosen by: unlike the loss, comparable while β still changes
-            terms["objective"] = terms["loss"] + (self.final_beta - self.beta) * terms.get("kl", 0.0)
+            # what the best epoch is chosen by: the loss at the β that the training ends with, to compare epochs
+            final = terms if self.beta == self.final_beta else self._with_noise_of(batch_idx, x, self.final_beta)
+            terms["objective"] = final["loss"]
         self._means[split].update(terms)
+
+    def _with_noise_of(self, batch_idx: int, x: Tensor, beta: float) -> dict[str, Tensor]:
+        # the same noise in each epoch: differences are the model's; from −2 on, for hash(-1) == hash(-2)
+        self._seed_noise(-2 - batch_idx)
+        return self.objective(x, beta)
 
     def _log_means(self, split: str) -> None:
         means = self._means[split].compute(self.trainer.strategy.reduce)
@@ -169,6 +207,18 @@ class AnomalyModel(LightningModule):
             )
 
     # Lightning's hooks, in the order in which they are called
+
+    def setup(self, stage: str) -> None:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if self.preprocessing is None:
+            if not hasattr(data, "preprocessing"):
+                raise UserError("preprocessing is missing: give the model one, or train with an AnomalyDataModule")
+            self.preprocessing = copy.deepcopy(data.preprocessing)
+        if hasattr(data, "reference_dataloader"):
+            if not self.preprocessing.fitted:  # a checkpoint, which is loaded later than this, brings its own
+                self.preprocessing.fit(_Raw(data.reference_dataloader()))
+            if not self.trained_on or stage == "fit":
+                self.trained_on = data.about()
 
     def on_train_start(self) -> None:
         if self._rng_state is not None:
@@ -190,12 +240,8 @@ class AnomalyModel(LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._means["val"] = Means()
         if self.trainer.state.fn == "fit":
-            self.calibrate()
-        self._calibrate_if_unfitted()  # a checkpoint that is validated keeps what it came with
-
-    def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        # the same noise in each epoch: differences are the model's; from −2 on, for hash(-1) == hash(-2)
-        self._seed_noise(-2 - batch_idx)
+            self.fit_detector()
+        self._fit_detector_if_missing()  # a checkpoint that is validated keeps what it came with
 
     def on_validation_epoch_end(self) -> None:
         self._log_means("val")
@@ -206,46 +252,46 @@ class AnomalyModel(LightningModule):
         if "kl" in self._means["train"].names:
             self.log("train/beta", self.beta)
 
-    def on_test_epoch_start(self) -> None:
-        self._calibrate_if_unfitted()
-        self._means["test"] = Means()
+    def on_fit_end(self) -> None:
+        if self._stale:
+            self.fit_detector()
 
-    def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._seed_noise(-2 - batch_idx)
+    def on_test_epoch_start(self) -> None:
+        self._fit_detector_if_missing()
+        self._means["test"] = Means()
 
     def on_test_epoch_end(self) -> None:
         self._log_means("test")
 
     def on_predict_epoch_start(self) -> None:
-        self._calibrate_if_unfitted()
-
-    def _calibrate_if_unfitted(self) -> None:
-        """Any score can be had from one checkpoint: what it does not bring is fitted as training would have."""
-        if not self.detector.fitted:
-            self.calibrate()
+        self._fit_detector_if_missing()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         means = self._means["train"]
         self._stop_if_not_finite(means.sum())  # never replace a good checkpoint by a ruined one
         checkpoint["train_means"] = {"names": means.names, "total": means.total}
         checkpoint["beta"] = self.beta
-        checkpoint["detector"] = self._detection()
         checkpoint["rng_state"] = torch.get_rng_state()  # dropout draws from it
+        checkpoint[storage.KEY] = self.about()
+        checkpoint.pop("hyper_parameters", None)  # Lightning's way back calls whatever they name
+        if self._stale:  # thresholds belong to the weights that they were fitted for
+            blank = copy.deepcopy(self.thresholds)
+            for threshold in blank.values():
+                threshold.reset()
+            checkpoint["state_dict"].update({f"thresholds.{k}": v for k, v in blank.state_dict().items()})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.beta = checkpoint["beta"]
-        self._rng_state = checkpoint["rng_state"]
-        if self.global_rank == 0:  # whose share it is
+        self.beta = checkpoint.get("beta", self.final_beta)
+        self._rng_state = checkpoint.get("rng_state")
+        if self.global_rank == 0 and "train_means" in checkpoint:  # whose share it is
             self._means["train"] = Means(**checkpoint["train_means"])  # a run resumed within an epoch goes on with it
-        # not by the hyperparameters: jsonargparse changes lists among them in place while it builds the model
-        if checkpoint["detector"] != self._detection():
-            # other scores than the checkpoint's: they start out unfitted
-            state = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("detector.")}
-            checkpoint["state_dict"] = state | {f"detector.{k}": v for k, v in self.detector.state_dict().items()}
-
-    def _detection(self) -> list[Any]:
-        """What the detector is made of, as primitives."""
-        return _describe([*self.detector.scores.values(), *self.detector.thresholds.values()])
+        # other scores than the checkpoint's start out unfitted
+        arguments = checkpoint[storage.KEY]["model"]["init_args"]
+        mine = self.recipe["init_args"]
+        if any(arguments.get(key) != mine.get(key) for key in ("scores", "threshold")):
+            state = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith(("scores.", "thresholds."))}
+            own = {k: v for k, v in self.state_dict().items() if k.startswith(("scores.", "thresholds."))}
+            checkpoint["state_dict"] = state | own
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
@@ -263,29 +309,44 @@ class AnomalyModel(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": monitor},
         }
 
-    @torch.inference_mode(False)
-    def calibrate(self) -> None:
-        """Fit the detector on normal samples, all of them on every rank: no rank needs another."""
+    # The detector's life
+
+    def fit_detector(self) -> None:
+        """Fit scores and thresholds for the present weights, on normal samples; all of them on every rank."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(data, "calibration_dataloader"):
-            raise UserError(
-                f"datamodule = {data}: scores are fitted on an AnomalyDataModule's normal validation samples"
-            )
-        self.detector.fit(self, _Inputs(data.calibration_dataloader()), _Inputs(data.reference_dataloader()))
+            raise UserError(f"datamodule = {data}: scores are fitted on an AnomalyDataModule's normal samples")
+        train, val = data.reference_dataloader(), data.validation_normals_dataloader()
+        self.detector.fit(_Raw(train), _Raw(val))
+        self.detector.calibrate(_Raw(data.calibration_dataloader()))
+        self._stale = False
+
+    def _fit_detector_if_missing(self) -> None:
+        """Any score can be had from one checkpoint: what it does not bring is fitted as training would have."""
+        if not self.detector.calibrated:
+            self.fit_detector()
+
+    # Noise
 
     def noise(self, *shape: int) -> Tensor:
-        """Standard normal noise on the model's device, keyed by (seed, rank, step)."""
+        """Standard normal noise on the model's device, keyed by (seed, rank, step) where a Trainer runs the model."""
         return torch.randn(*shape, generator=self.generator, device=self.device)
 
     @property
-    def generator(self) -> torch.Generator:
-        """What the noise is drawn from, on the model's device."""
-        if self._generator is None or self._generator.device != self.device:
-            self._generator = torch.Generator(self.device)
-        return self._generator
+    def generator(self) -> torch.Generator | None:
+        """What the noise is drawn from: torch's own generator, which ``torch.manual_seed`` sets, without a Trainer."""
+        return None if self._trainer is None else self._seeded
+
+    @property
+    def _seeded(self) -> torch.Generator:
+        mine = self._generator
+        # cuda is cuda:0 for a generator, and is not equal to it
+        if mine is None or (mine.device.type, mine.device.index or 0) != (self.device.type, self.device.index or 0):
+            self._generator = mine = torch.Generator(self.device)
+        return mine
 
     def _seed_noise(self, step: int) -> None:
-        self.generator.manual_seed(hash((torch.initial_seed(), self.global_rank, step)))
+        self._seeded.manual_seed(hash((torch.initial_seed(), self.global_rank, step)))
 
     @property
     def _steps_per_epoch(self) -> int:
@@ -293,7 +354,7 @@ class AnomalyModel(LightningModule):
         return max(1, math.ceil(batches / self.trainer.accumulate_grad_batches))
 
 
-class _Inputs:
+class _Raw:
     """The x of a loader's batches, as often as they are asked for."""
 
     def __init__(self, loader: Iterable[Batch]) -> None:
@@ -303,31 +364,11 @@ class _Inputs:
         return (batch.x for batch in self.loader)
 
 
-def _recipe(module: Any) -> dict[str, Any]:
-    """Constructor arguments as primitives, from which ``load_from_checkpoint`` builds the model anew."""
-    given = {name: value for name, value in module.hparams.items() if not _is_function(value)}
-    return {
-        "_class_path": _class_path(type(module)),
-        "_instantiator": "lightning.pytorch.cli.instantiate_module",
-        **{name: _describe(value) for name, value in given.items()},
-    }
-
-
-def _describe(value: Any) -> Any:
-    """An object as class_path and init_args, if it keeps its arguments under their own names."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple, torch.nn.ModuleList)):
-        return [_describe(item) for item in value]
-    parameters = inspect.signature(type(value)).parameters.values()
-    names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return {"class_path": _class_path(type(value)), "init_args": {n: _describe(getattr(value, n)) for n in names}}
-
-
-def _class_path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _is_function(value: Any) -> bool:
-    """Optimisers and schedulers given in Python: a checkpoint holds their state, and fit is given them anew."""
-    return inspect.isroutine(value) or inspect.isclass(value) or isinstance(value, partial)
+def _named(scores: list[Score]) -> dict[str, Score]:
+    """The scores by the names of their classes."""
+    if not scores:
+        raise UserError("model.init_args.scores is empty: name at least one score, ReconstructionError for instance")
+    names = [type(score).__name__ for score in scores]
+    names = [name if names.index(name) == i else f"{name}_{i + 1}" for i, name in enumerate(names)]
+    # a ModuleDict is a dict of modules to everyone but the type checker
+    return cast(dict[str, Score], nn.ModuleDict(dict(zip(names, copy.deepcopy(scores), strict=True))))

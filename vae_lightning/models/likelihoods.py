@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..recipe import Recorded
 
 LOG_2PI = math.log(2 * math.pi)
 
 
-class Likelihood(nn.Module):
+class Likelihood(Recorded, nn.Module):
     """A density over x, its features independent given the parameters that a decoder emits.
 
     ``params`` is (..., heads, *input_shape) throughout; the leading dimensions may be (B,) or (k, B).

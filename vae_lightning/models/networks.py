@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..recipe import Recorded
 
 Activation = Literal["ReLU", "LeakyReLU", "ELU", "SELU", "GELU", "SiLU", "Tanh", "Softplus", "Identity"]
 
@@ -32,7 +33,7 @@ class Blocks(nn.Sequential):
         return activations
 
 
-class Network(ABC):
+class Network(Recorded, ABC):
     """An architecture: what encoder and decoder are made of."""
 
     @abstractmethod

@@ -1,38 +1,27 @@
-"""Checkpoint files: written whole or not at all, found again, and read with a plain word on what is wrong."""
+"""Checkpoints of a run: which are kept, how they are written, and whether one suits a model."""
 
 from __future__ import annotations
 
-import os
-import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from ..detection import storage
 from ..errors import UserError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and then renames: a process killed at any moment leaves the old file or the new one."""
+    """A process killed at any moment leaves the old file or the new one; files are read with a plain word on faults."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        storage.write(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        return storage.read(Path(path))
 
 
 class EpochCheckpoint(ModelCheckpoint):
@@ -51,29 +40,22 @@ class StepCheckpoint(ModelCheckpoint):
             super().on_train_batch_end(trainer, *args)
 
 
-def find(ckpt_path: str, runs: Path, experiment: str | None) -> Path:
-    """The file that ``--ckpt_path`` means: a path, or ``last`` or ``best`` of the newest run of an experiment.
+def callbacks(every_n_steps: int | None = None, folder: Path | None = None) -> list[Callback]:
+    """What keeps ``best.ckpt``, the epoch with the smallest ``val/objective``, and ``last.ckpt``.
 
     Args:
-        ckpt_path: As given.
-        runs: The folder of all runs, ``<runs>/<experiment>/version_<n>``.
-        experiment: None: any.
-
-    Raises:
-        UserError: When there is no such file. Training never starts from scratch instead.
+        every_n_steps: Save the last one so often too, not only at the end of each epoch.
+        folder: For the files; None for the logger's.
     """
-    if ckpt_path not in ("last", "best"):
-        if not (path := Path(ckpt_path)).is_file():
-            raise UserError(f"--ckpt_path {ckpt_path}: there is no such file: give a .ckpt file, `last` or `best`")
-        return path
-    found = sorted(runs.glob(f"{experiment or '*'}/*/checkpoints/{ckpt_path}.ckpt"), key=lambda p: p.stat().st_mtime)
-    if not found:
-        where = runs / experiment if experiment else runs
-        raise UserError(
-            f"--ckpt_path {ckpt_path}: no run in {where} has a {ckpt_path}.ckpt: leave --ckpt_path out to start anew, "
-            "or give a file"
-        )
-    return found[-1]
+    keep: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "auto_insert_metric_name": False}
+    found: list[Callback] = [
+        EpochCheckpoint(filename="best", monitor="val/objective", **keep),
+        # its own callback: `save_last` of a monitored one goes stale
+        EpochCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **keep),
+    ]
+    if every_n_steps:
+        found.append(StepCheckpoint(filename="last", every_n_train_steps=every_n_steps, **keep))
+    return found
 
 
 def run_folder(checkpoint: Path) -> Path | None:
@@ -82,31 +64,17 @@ def run_folder(checkpoint: Path) -> Path | None:
     return folder if (folder / "config.yaml").is_file() else None
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of this project.
-
-    Raises:
-        UserError: When the file is truncated or no such checkpoint.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError) as error:
-        raise UserError(f"{path}: truncated or no checkpoint ({type(error).__name__}): give another one") from error
-    if not isinstance(content, dict) or "state_dict" not in content or "beta" not in content:
-        raise UserError(f"{path}: holds no model of vae_lightning: give a checkpoint that `fit` has written")
-    return content
-
-
 def check(path: Path, content: dict[str, Any], model: nn.Module) -> None:
     """Raise a UserError if the checkpoint is another model's, or of another shape."""
-    # other scores than the checkpoint's are fitted anew, so the detector may differ
+    # other scores and thresholds than the checkpoint's are fitted anew, and preprocessing comes with the data
+    own = "scores.", "thresholds.", "preprocessing."
     saved, wanted = (
-        {key: value for key, value in state.items() if not key.startswith("detector.")}
+        {key: value for key, value in state.items() if not key.startswith(own)}
         for state in (content["state_dict"], model.state_dict())
     )
-    of = content.get("hyper_parameters", {}).get("_class_path", "").rsplit(".", 1)[-1]
+    of = content[storage.KEY]["model"]["class_path"].rsplit(".", 1)[-1]
     hint = "give the configuration that it was trained with, or leave --config out to use the one saved beside it"
-    if of and of != type(model).__name__:
+    if of != type(model).__name__:
         raise UserError(
             f"{path}: the checkpoint's model is {of}, the configuration says {type(model).__name__}: {hint}"
         )

@@ -57,24 +57,34 @@ def release() -> None:
     os.environ.pop(VARIABLE, None)
 
 
-def differences(saved: Mapping[str, Any], given: Mapping[str, Any], resumes: bool) -> list[str]:
-    """One line for each hyperparameter in which a checkpoint and the configuration disagree: who won.
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """One line for each argument of the model in which a checkpoint and the configuration disagree: the latter wins.
 
     Args:
-        saved: The checkpoint's hyperparameters.
+        saved: The checkpoint's recipe of the model.
         given: The configuration's.
-        resumes: Whether training goes on, with the optimiser's state out of the checkpoint.
     """
-    old, new = flatten(dict(saved)), flatten(dict(given))
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            winner = "the checkpoint" if resumes and key.startswith(("optimizer", "lr_scheduler")) else "the former"
-            lines.append(
-                f"model.init_args.{key} is {new.get(key)} in the configuration and {old.get(key)} in the checkpoint: "
-                f"{winner} wins"
-            )
-    return lines
+    old, new = flatten(saved["init_args"]), flatten(given["init_args"])
+    return [
+        f"model.init_args.{key} is {new.get(key)} in the configuration and {old.get(key)} in the checkpoint: "
+        "the former wins"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith("preprocessing")
+    ]
+
+
+def cautions(model: Any, metrics: Mapping[str, float], tested: bool) -> list[str]:
+    """What a reader of the table has to know about its figures."""
+    found = []
+    if any(threshold.leaks for threshold in model.thresholds.values()):
+        found.append("caution      the threshold was fitted on test samples: F1, precision and recall flatter")
+    if not model.detector.threshold.reachable:
+        found.append(f"caution      {model.detector.threshold.describe()}")
+    if not tested:
+        found.append("note         there was no test")
+    if not any(name.endswith("/auroc") for name in metrics):
+        found.append("note         there are no anomalies to measure by: no AUROC, F1, precision and recall")
+    return found
 
 
 def numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:

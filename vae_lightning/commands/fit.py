@@ -1,0 +1,35 @@
+"""``python -m vae_lightning fit``: train, keep the best epoch and the last, test the kept weights once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..training import runs
+from ..training.callbacks.metrics import SCORES
+from .prepare import prepare
+
+
+def before(cli: Any) -> None:
+    """Claim the run's folder; a run that is resumed is no longer finished."""
+    prepare(cli)
+    if not cli.tries:
+        for name in (runs.RESULTS, SCORES):
+            (cli.folder / name).unlink(missing_ok=True)
+
+
+def after(cli: Any) -> None:
+    """Test what was kept, write ``results.json`` last, and print what the run came to."""
+    if cli.tries or cli.trainer.interrupted:
+        return
+    metrics = cli.record.metrics | runs.numbers(cli.trainer.callback_metrics)
+    kept = next((p for n in ("best", "last") if (p := cli.folder / f"checkpoints/{n}.ckpt").is_file()), None)
+    tested = bool(cli.settings.test_after_fit and kept and len(cli.datamodule.test_dataloader()))
+    if tested:
+        cli.trainer.test(cli.model, cli.datamodule, ckpt_path=str(kept), verbose=False, weights_only=True)
+        metrics |= runs.numbers(cli.trainer.callback_metrics)
+    if cli.trainer.is_global_zero:
+        epochs, seconds = cli.trainer.current_epoch, cli.record.seconds
+        runs.write_results(cli.folder, epochs, seconds, metrics)
+        notes = [f"{epochs} epochs in {seconds:.1f} s; train and val are the last epoch's, test is the kept weights'"]
+        notes += [f"kept         {kept}"] if kept else []
+        print(runs.table(metrics, cli.folder, [*notes, *runs.cautions(cli.model, metrics, tested)]))

@@ -1,0 +1,92 @@
+"""The entry point: runs a command, and says in one line what went wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+
+import torch
+
+from ..errors import UserError
+from ..studies import benchmark, compare
+from ..training import runs
+from .messages import check_files
+from .parser import CLI
+from .source import with_checkpoint
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a command; the exit code is 0, 2 for what the user got wrong, 1 for an interruption or a failed trial."""
+    args = list(sys.argv[1:] if args is None else args)
+    verbose = "--verbose" in args or os.environ.get("JSONARGPARSE_DEBUG", "").lower() not in ("", "0", "false")
+    args = [arg for arg in args if arg != "--verbose"]
+    be_quiet()
+    try:
+        return _run(args)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other, once it has cleaned up
+        if isinstance(stop, SystemExit) and stop.code != 1:
+            raise
+        how = "" if args[:1] in (["sweep"], ["benchmark"]) else " and --ckpt_path last"
+        print(f"interrupted: resume with the same command{how}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        message = _user_message(error)
+        if message is None:
+            raise
+        if verbose:
+            traceback.print_exc()
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+    finally:
+        runs.release()
+
+
+def _run(args: list[str]) -> int:
+    command, rest = args[:1], args[1:]
+    if command == ["compare"]:
+        return compare.main(rest)
+    if command == ["benchmark"]:
+        return benchmark.main(rest, CLI, be_quiet)
+    if command == ["sweep"]:
+        from ..studies import sweep  # needs Optuna, an extra
+
+        return sweep.main(rest, CLI, be_quiet)
+    check_files(args)
+    with with_checkpoint(args) as resolved:
+        CLI(resolved)
+    return 0
+
+
+def _user_message(error: BaseException) -> str | None:
+    """What the user got wrong, in one line; None for an error of the program's."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, torch.multiprocessing.ProcessRaisedException):  # from a process that a strategy has started
+        last = str(error).strip().splitlines()[-1]
+        name, _, message = last.partition(": ")
+        return message if name.endswith("UserError") else None
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def be_quiet() -> None:
+    """No line that a user can do nothing about."""
+
+    class Advertisement(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            return "💡" not in record.getMessage()
+
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(Advertisement())
+    for pattern in (
+        r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own call
+        r".*smaller than the logging interval.*",  # means are logged once an epoch
+        r".*Checkpoint directory .* exists and is not empty.*",  # resuming goes on in the same folder
+        r".*dirpath has changed.*",
+        r".*scheduler is using 'interval': 'epoch'.*",  # as it is documented here
+        r".*Precision .* is not supported by the model summary.*",  # its weights are kept in 32 bits all the same
+    ):
+        warnings.filterwarnings("ignore", pattern)

@@ -1,0 +1,212 @@
+"""The parser of fit, validate, test and predict: LightningCLI, with what is wrong said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ..data import AnomalyDataModule
+from ..errors import UserError
+from ..models import AnomalyModel
+from ..training import checkpoints, runs
+from ..training.callbacks import Pictures, Predictions
+from ..training.trainer import Trainer
+from . import evaluate, fit, predict
+from .messages import diagnose  # imports every family: short names work in YAML
+
+COMMANDS = {
+    "fit": "train, then test the kept weights once",
+    "validate": "metrics of a checkpoint on the validation split",
+    "test": "metrics of a checkpoint on the test split",
+    "predict": "scores, p-values and decisions of a checkpoint, as a CSV file",
+}
+STUDIES = {  # commands that are no Trainer's, each with a parser of its own
+    "benchmark": "train a configuration for each class and seed, and put its scores beside older methods",
+    "compare": "put finished runs side by side: a table, ROC curves, training curves",
+    "sweep": "many runs over a grid or a search space, that survive any interruption",
+}
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one line instead of sixty lines of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UserError(message) from ex  # of a parser within a parser, too: put into words where the outermost ends
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves what the run is made of; where it was resumed from is no part of that."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
+        config = config.clone()
+        config.ckpt_path = None
+        super().__init__(parser, config, **kwargs)
+
+
+class CLI(LightningCLI):
+    """LightningCLI with runs in ``<runs>/<experiment>/version_<n>``; what a command does is in its own module.
+
+    Args:
+        args: The command line, without the program's name.
+    """
+
+    record: runs.Record
+    folder: Path
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            AnomalyModel,
+            AnomalyDataModule,
+            # what only looks at a run leaves its configuration alone
+            save_config_callback=SaveConfig if args[:1] == ["fit"] else None,
+            save_config_kwargs={"overwrite": True},
+            trainer_class=Trainer,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults={
+                "logger": False,  # the run's folder is claimed once everything is known to be right
+                "accelerator": "auto",
+            },
+            parser_class=Parser,
+            parser_kwargs={
+                "prog": "python -m vae_lightning",
+                "description": "Find anomalies with autoencoders and variational autoencoders.",
+                "allow_abbrev": False,
+            },
+            args=args,
+        )
+
+    # What can be given
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        hidden = {"model", "dataloaders", "datamodule", "weights_only"}
+        return {
+            "fit": hidden | {"train_dataloaders", "val_dataloaders"},
+            **{name: set(hidden) | {"verbose"} for name in ("validate", "test")},
+            "predict": hidden | {"return_predictions"},
+        }
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        assert parser._subcommands_action is not None
+        for name, what in STUDIES.items():  # dispatched in main; here --help and a misspelt command list them
+            parser._subcommands_action.add_subcommand(name, self.init_parser(), help=what)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_argument("--fdr", type=float | None, default=None, help=predict.FDR)
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("data.input_shape", "model.init_args.input_shape", apply_on="instantiate")
+        parser.add_argument("--runs", type=str, default="lightning_logs", help="Folder of all runs.")
+        parser.add_argument(
+            "--experiment",
+            type=str | None,
+            default=None,
+            help="Folder of this run's kind (default: the config's name).",
+        )
+        parser.add_argument("--test_after_fit", type=bool, default=True, help="Whether `fit` ends with a test.")
+        parser.add_argument(
+            "--checkpoint_every_n_steps",
+            type=int | None,
+            default=None,
+            help="Save last.ckpt every so many steps too, not only at the end of each epoch.",
+        )
+        parser.add_lightning_class_args(Pictures, "pictures")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.args = args
+        try:
+            self.config = parser.parse_args(args)
+        except UserError as error:
+            raise UserError(diagnose(str(error), args)) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """The command line wins over what the checkpoint was made with, and says so: see ``prepare``."""
+
+    @property
+    def settings(self) -> Any:
+        """The configuration of the chosen command."""
+        return self.config[str(self.subcommand)]
+
+    @property
+    def tries(self) -> bool:
+        """Whether this is a development run, which writes nothing."""
+        return bool(self.settings.trainer.fast_dev_run)
+
+    # What is built of it
+
+    def before_instantiate_classes(self) -> None:
+        if self.settings.experiment is None:
+            files = self.settings.get("config") or []
+            name = Path(str(files[-1])).stem if files else self.settings.model.class_path.rsplit(".", 1)[-1]
+            self.settings.experiment = name
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # a constructor's complaint, perhaps wrapped by the parser
+            raise UserError(diagnose(str(error), self.args)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        self.record = runs.Record()
+        self.trainer_defaults["callbacks"] = self._callbacks()
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
+            settings = self.settings.trainer
+            given = {key: settings.get(key) for key in ("accelerator", "devices", "strategy", "precision")}
+            what = ", ".join(f"{key} = {value}" for key, value in given.items() if value is not None)
+            raise UserError(f"trainer ({what}): {' '.join(str(error).split())}") from error
+
+    def _callbacks(self) -> list[Callback]:
+        if self.subcommand == "predict":
+            return [Predictions(fdr=self.settings.fdr)]
+        found: list[Callback] = [self.record]
+        if self.settings.trainer.enable_progress_bar is not False:
+            found.append(TQDMProgressBar(refresh_rate=50))  # redrawing at each step would slow small nets down
+        if self.settings.trainer.enable_checkpointing is not False:
+            found += checkpoints.callbacks(every_n_steps=self.settings.checkpoint_every_n_steps)
+        return found
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        # checkpoints hold tensors and primitives alone: none can run code
+        quiet = {"verbose": False} if subcommand in ("validate", "test") else {}  # a table of ours follows
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True, **quiet}
+
+    # What each command does before and after Lightning's part
+
+    def before_fit(self) -> None:
+        fit.before(self)
+
+    def after_fit(self) -> None:
+        fit.after(self)
+
+    def before_validate(self) -> None:
+        evaluate.before(self)
+
+    def after_validate(self) -> None:
+        evaluate.after(self)
+
+    def before_test(self) -> None:
+        evaluate.before(self)
+
+    def after_test(self) -> None:
+        evaluate.after(self)
+
+    def before_predict(self) -> None:
+        evaluate.before(self)
+
+    def after_predict(self) -> None:
+        predict.after(self)

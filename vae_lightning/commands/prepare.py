@@ -1,0 +1,49 @@
+"""What every command does before it runs: find whatever is wrong while nothing has been written, then take a folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from ..detection import storage
+from ..training import checkpoints, runs
+from ..training.callbacks import Checked
+
+
+def prepare(cli: Any) -> None:
+    """Check data, checkpoint and callbacks; claim the run's folder and log there.
+
+    Args:
+        cli: The command line, with everything built.
+
+    Raises:
+        UserError: When something is wrong. Nothing has been written then.
+    """
+    cli.datamodule.prepare_data()
+    cli.datamodule.setup(str(cli.subcommand))
+    path = cli.settings.ckpt_path
+    folder = _check_checkpoint(cli, Path(path)) if path is not None else None
+    for callback in cli.trainer.callbacks:
+        if isinstance(callback, Checked):
+            callback.check(cli.trainer, cli.model, str(cli.subcommand))
+    if cli.tries:
+        return
+    cli.folder = runs.claim(Path(cli.settings.runs) / cli.settings.experiment, folder)
+    if not cli.trainer.loggers:
+        # the whole path: a run resumed under another one would forget its best checkpoint
+        *_, experiment, version = cli.folder.resolve().parts
+        root = cli.folder.resolve().parent.parent
+        cli.trainer.logger = TensorBoardLogger(root, experiment, version, default_hp_metric=False)
+
+
+def _check_checkpoint(cli: Any, path: Path) -> Path | None:
+    """The folder of the run that the checkpoint belongs to, once it is known to suit the model."""
+    content = storage.read(path)
+    checkpoints.check(path, content, cli.model)
+    if cli.trainer.is_global_zero:
+        for line in runs.differences(content[storage.KEY]["model"], cli.model.recipe):
+            print(f"note: {line}", file=sys.stderr)
+    return checkpoints.run_folder(path)

@@ -1,0 +1,155 @@
+"""Where a command that is given a checkpoint takes its configuration from, and what it may trust of it.
+
+``test``, ``predict`` and ``validate`` build model and data from the checkpoint's own recipe. ``fit`` needs more than a
+checkpoint holds, an optimiser and a trainer's settings: it goes on with the run's ``config.yaml``, as long as that names
+nothing but known classes. A configuration that the user names with ``--config`` is the user's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..detection import storage
+from ..errors import UserError
+from ..files import read_yaml
+from ..recipe import PACKAGE, Recorded, find
+from ..training import checkpoints
+
+KNOWN = Recorded, Optimizer, LRScheduler, EarlyStopping, LearningRateMonitor  # and all classes of this package
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+OBJECTS = "logger", "plugins", "profiler", "default_root_dir"  # of a trainer; a run's own configuration needs none
+
+
+@contextlib.contextmanager
+def with_checkpoint(args: list[str]) -> Iterator[list[str]]:
+    """The command line with ``--ckpt_path`` as a file, and with a ``--config`` if it has none.
+
+    Raises:
+        UserError: When there is no such checkpoint, or its configuration names what is not known.
+    """
+    command, rest = args[:1], args[1:]
+    given = _option(rest, "--ckpt_path")
+    if given in (None, "null", "None") or command[0] not in ("fit", "validate", "test", "predict"):
+        yield args
+        return
+    config = _option(rest, "--config") or _option(rest, "-c")
+    path = _find(str(given), rest, config)
+    rest = [*_without(rest, "--ckpt_path"), "--ckpt_path", str(path)]
+    if config is not None:
+        yield [*command, *rest]
+    elif command == ["fit"]:
+        yield [*command, "--config", str(_of_run(path)), *rest]
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"{path.stem}.yaml"
+            file.write_text(yaml.safe_dump(_of_checkpoint(path)))
+            yield [*command, "--config", str(file), *rest]
+
+
+def _find(given: str, rest: list[str], config: str | None) -> Path:
+    """The file that ``--ckpt_path`` means."""
+    if given not in ("last", "best"):
+        return storage.find(given)
+    experiment = _option(rest, "--experiment")
+    if experiment is None and config and Path(config).is_file():
+        experiment = read_yaml(Path(config), "configuration").get("experiment") or Path(config).stem
+    try:
+        return storage.newest(given, Path(_option(rest, "--runs") or "lightning_logs"), experiment)
+    except UserError as error:
+        raise UserError(f"--ckpt_path {error}") from error
+
+
+def _of_checkpoint(path: Path) -> dict[str, Any]:
+    """Model and data as the checkpoint's recipe has them, each class a known one."""
+    about = storage.read(path)[storage.KEY]
+    model, data = about["model"], about["trained_on"].get("recipe")
+    if data is None:
+        raise UserError(f"{path}: does not say which data set it was trained on: give --config or --data")
+    for recipe in (model, data):
+        _check_recipe(recipe, str(path))
+    # the data decide on the shape of a sample
+    arguments = {key: value for key, value in model["init_args"].items() if key != "input_shape"}
+    return {"model": {**model, "init_args": arguments}, "data": data}
+
+
+def _check_recipe(recipe: Any, where: str) -> None:
+    if isinstance(recipe, dict):
+        if "class_path" in recipe:
+            find(recipe["class_path"], where=where)
+        for item in recipe.values():
+            _check_recipe(item, where)
+    elif isinstance(recipe, list):
+        for item in recipe:
+            _check_recipe(item, where)
+    elif not (recipe is None or isinstance(recipe, (bool, int, float, str))):
+        raise UserError(f"{where}: its recipe holds a {type(recipe).__name__}: give --config")
+
+
+def _of_run(path: Path) -> Path:
+    """The configuration beside a checkpoint, once it is known to name nothing that could run code."""
+    folder = checkpoints.run_folder(path)
+    if folder is None:
+        raise UserError(f"{path}: there is no config.yaml beside it: give the --config that it was trained with")
+    config = folder / "config.yaml"
+    content = read_yaml(config, "configuration: expected keys such as model, data and trainer")
+    trainer = content.get("trainer")
+    for key in OBJECTS if isinstance(trainer, dict) else ():
+        if trainer.get(key) not in (None, False, True):
+            raise _untrusted(config, f"trainer.{key}")
+    for text in _strings(content):
+        if DOTTED.fullmatch(text) and not _is_known(text):
+            raise _untrusted(config, text)
+    return config
+
+
+def _untrusted(config: Path, what: str) -> UserError:
+    return UserError(
+        f"{config}: names {what}, which is no class of {PACKAGE} and no optimizer: if you trust the file, name it with "
+        "--config"
+    )
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _strings(item)
+
+
+def _is_known(path: str) -> bool:
+    """Whether a dotted name is a class of the kinds that a run is made of; nothing is imported to find out."""
+    module, _, name = path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return inspect.isclass(found) and (issubclass(found, KNOWN) or found.__module__.startswith(f"{PACKAGE}."))
+
+
+def _option(args: list[str], name: str) -> str | None:
+    """The last value of an option, as ``--name value`` or ``--name=value``."""
+    value = None
+    for i, arg in enumerate(args):
+        if arg == name and i + 1 < len(args):
+            value = args[i + 1]
+        elif arg.startswith(f"{name}="):
+            value = arg.partition("=")[2]
+    return value
+
+
+def _without(args: list[str], name: str) -> list[str]:
+    kept, skip = [], False
+    for arg in args:
+        if not skip and arg != name and not arg.startswith(f"{name}="):
+            kept.append(arg)
+        skip = arg == name
+    return kept

@@ -1,0 +1,121 @@
+"""What Lightning does at each step without effect, left out: for a small net on a CPU it is a good part of the time.
+
+This is the one place that touches Lightning's private parts. ``Trainer(lean=False)`` leaves it all alone, with the same
+weights to the bit; where a version of Lightning lacks what is touched here, it is left alone by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+
+from ..batch import Batch
+from ..data import AnomalyDataModule
+
+log = logging.getLogger(__name__)
+
+STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+
+
+class NoProfiler(PassThroughProfiler):
+    """Lightning enters its profiler's context 60 times a step: here they all are one that does nothing."""
+
+    nothing = contextlib.nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return self.nothing
+
+
+@contextlib.contextmanager
+def lean(trainer: Any, model: LightningModule, data: Any) -> Iterator[None]:
+    """Within, Lightning calls at each step only what has an effect. On a CPU that is a twentieth of a small net's step.
+
+    Args:
+        trainer: Before its fit.
+        model: Trained by it.
+        data: Its data module, if it has one.
+    """
+    before: list[tuple[Any, str, Any]] = []
+
+    def put(instance: Any, name: str, value: Any) -> None:
+        before.append((instance, name, vars(instance).get(name, _ABSENT)))
+        # not setattr, which would register a module's attribute
+        vars(instance)[name] = value
+
+    try:
+        try:
+            for instance, name in _idle_hooks(trainer, model):
+                put(instance, name, None)  # Lightning passes over a hook that is None
+            if _leaves_batches_alone(model, data):
+                put(model, "_on_before_batch_transfer", _as_it_is)
+                put(model, "_apply_batch_transfer_handler", _as_it_is)
+            # what training_step is given is found out here, not at each step
+            indexed = is_param_in_hook_signature(model.training_step, "batch_idx", min_args=2)
+            names = ("batch", "batch_idx")[: 1 + indexed]
+            if not hasattr(trainer.fit_loop.epoch_loop, "_build_kwargs"):
+                raise AttributeError("_build_kwargs")
+            put(trainer.fit_loop.epoch_loop, "_build_kwargs", lambda _, *given: dict(zip(names, given, strict=False)))
+        except AttributeError as error:
+            log.debug("this version of Lightning is left as it is: %s", error)
+            _undo(before)
+        if not torch.cuda.is_available():
+            # Lightning has CUDA looked for in a way that loads a library each time, and Adam looks at each step
+            os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+        yield
+    finally:
+        _undo(before)
+
+
+_ABSENT: Any = object()
+
+
+def _undo(before: list[tuple[Any, str, Any]]) -> None:
+    while before:
+        instance, name, value = before.pop()
+        if value is _ABSENT:
+            vars(instance).pop(name, None)
+        else:
+            vars(instance)[name] = value
+
+
+def _idle_hooks(trainer: Any, model: LightningModule) -> Iterator[tuple[Any, str]]:
+    """Hooks that do nothing: those of Lightning's base classes, unless an instance has one of its own."""
+    instances: list[tuple[Any, type]] = [*((callback, Callback) for callback in trainer.callbacks)]
+    for instance, base in [*instances, (model, LightningModule)]:
+        for hook in STEP_HOOKS:
+            if _inherits(instance, base, hook):
+                yield instance, hook
+    if not trainer.gradient_clip_val and _inherits(model, LightningModule, "configure_gradient_clipping"):
+        yield model, "configure_gradient_clipping"
+
+
+def _leaves_batches_alone(model: LightningModule, data: Any) -> bool:
+    """Whether nobody wants a batch before the step: the loader has moved it already."""
+    hooks = "on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"
+    return isinstance(data, AnomalyDataModule) and all(
+        _inherits(model, LightningModule, hook) and _inherits(data, AnomalyDataModule, hook) for hook in hooks
+    )
+
+
+def _as_it_is(batch: Batch, *_: Any, **__: Any) -> Batch:
+    return batch
+
+
+def _inherits(instance: Any, base: type, method: str) -> bool:
+    return method not in vars(instance) and getattr(type(instance), method) is getattr(base, method)

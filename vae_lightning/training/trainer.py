@@ -1,0 +1,60 @@
+"""The one Trainer: of the command line, of Python, of sweeps, benchmarks and estimators."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cached_property
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.trainer.states import RunningStage
+
+from .callbacks.completion import Completion
+from .callbacks.metrics import DetectionMetrics
+from .checkpoints import AtomicCheckpointIO
+from .lean import NoProfiler, lean
+
+
+class Trainer(pl.Trainer):
+    """Lightning's Trainer, with what the models of this package want of one.
+
+    It logs :class:`DetectionMetrics`, calibrates what it keeps (:class:`Completion`), writes checkpoints whole or not
+    at all, and leaves out what Lightning does at each step without effect.
+
+    Args:
+        *args: Lightning's.
+        lean: Whether to leave that out, see :mod:`vae_lightning.training.lean`. The weights are the same to the bit.
+        **kwargs: Lightning's.
+    """
+
+    def __init__(self, *args: Any, lean: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lean = lean
+        if lean and type(self.profiler) is PassThroughProfiler:
+            self.profiler = NoProfiler()
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.strategy.checkpoint_io = AtomicCheckpointIO()
+        own = [kind for kind in (DetectionMetrics, Completion) if not any(isinstance(c, kind) for c in self.callbacks)]
+        self.callbacks[:0] = [kind() for kind in own]
+
+    @property
+    def training(self) -> bool:
+        return self.state.stage is RunningStage.TRAINING  # Lightning compares the characters of two strings
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        if value or self.training:
+            self.state.stage = RunningStage.TRAINING if value else None
+
+    @cached_property
+    def enable_validation(self) -> bool:
+        return super().enable_validation
+
+    def fit(self, model: Any, train_dataloaders: Any = None, val_dataloaders: Any = None, datamodule: Any = None, **kwargs: Any) -> None:
+        data = datamodule
+        if isinstance(train_dataloaders, pl.LightningDataModule):
+            data = train_dataloaders
+        with lean(self, model, data) if self.lean else contextlib.nullcontext():
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, **kwargs)
