@@ -1,12 +1,15 @@
 """What is read, and how it is split into normal and anomalous, training, validation and test: a data module a source.
 
-Data modules hand out batches; they know of no model, score or trainer.
+Data modules hand out batches of raw samples and say which preprocessing suits them; they know of no model, score or
+trainer, and of ``detection`` nothing but ``preprocessing``.
 """
 
 from ..batch import ANOMALY, NORMAL, Batch
-from .base import AnomalyDataModule, Part
+from .arrays import Arrays
+from .base import AnomalyDataModule
 from .corrupted import Corrupted
 from .loader import Loader
+from .splits import Part
 from .synthetic import GaussianMixture
 from .vision import MNIST, Digits, FashionMNIST
 
@@ -15,6 +18,7 @@ __all__ = [
     "MNIST",
     "NORMAL",
     "AnomalyDataModule",
+    "Arrays",
     "Batch",
     "Corrupted",
     "Digits",

@@ -7,8 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..detection.preprocessing import Images
 from ..errors import UserError
-from .base import AnomalyDataModule, Part
+from .base import AnomalyDataModule
+from .splits import Part
 
 
 class Corrupted(AnomalyDataModule):
@@ -32,6 +34,8 @@ class Corrupted(AnomalyDataModule):
     Raises:
         UserError: When the data set holds no uint8 images, or ``amount`` is out of range.
     """
+
+    preprocessing = Images()
 
     def __init__(
         self,
@@ -65,7 +69,7 @@ class Corrupted(AnomalyDataModule):
     def _corrupt(self, part: Part, generator: torch.Generator) -> Part:
         amount = self.amount or _DEFAULT[self.kind]
         pieces = part.x.split(4096)  # the noise of all images at once would be many times their size
-        return Part(torch.cat([_KIND[self.kind](x, amount, generator) for x in pieces]), part.target)
+        return part._replace(x=torch.cat([_KIND[self.kind](x, amount, generator) for x in pieces]))
 
 
 def noise(x: Tensor, amount: float, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..batch import Batch
+from ..batch import Batch, even_batches
 from ..errors import UserError
 
 
@@ -18,14 +18,16 @@ class Split(Dataset):
     """Samples of one split. Index it with a tensor of B positions and it gives B samples at once.
 
     Args:
-        x: (N, *input_shape), as stored: uint8 for images, float32 for tables.
+        x: (N, *input_shape), raw: as stored.
         rows: int64 (n,), which of the N samples are in this split. The samples themselves are not copied.
         label: int64 (n,), for each row.
         target: int64 (n,), for each row.
+        row: int64 (n,), where each stands in its source. None: ``rows``.
     """
 
-    def __init__(self, x: Tensor, rows: Tensor, label: Tensor, target: Tensor) -> None:
+    def __init__(self, x: Tensor, rows: Tensor, label: Tensor, target: Tensor, row: Tensor | None = None) -> None:
         self.x, self.rows, self.label, self.target = x, rows, label, target
+        self.row = rows if row is None else row
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -33,12 +35,26 @@ class Split(Dataset):
     def __getitem__(self, positions: Tensor) -> Batch:
         # index_select copies whole rows: 20 times faster than indexing for images
         rows = self.rows.index_select(0, positions)
-        columns = (self.x, rows), (self.label, positions), (self.target, positions)
+        columns = (self.x, rows), (self.label, positions), (self.target, positions), (self.row, positions)
         return Batch(*(column.index_select(0, index) for column, index in columns))
 
-    def to(self, device: torch.device) -> Split:
-        """A copy on ``device``: batches are then gathered there, and none crosses the bus."""
-        return Split(*(t.to(device) for t in (self.x, self.rows, self.label, self.target)))
+    def select(self, positions: Tensor) -> Split:
+        """The samples at these positions, in this order."""
+        return Split(self.x, *(t[positions] for t in (self.rows, self.label, self.target, self.row)))
+
+    def to(self, device: torch.device, moved: dict[int, tuple[Tensor, Tensor]] | None = None) -> Split:
+        """A copy on ``device``: batches are then gathered there, and none crosses the bus.
+
+        Args:
+            device: Where to.
+            moved: Filled with what has moved already. Splits of one data set that are given the same one share the
+                samples there as well.
+        """
+        moved = {} if moved is None else moved
+        if id(self.x) not in moved:
+            moved[id(self.x)] = self.x, self.x.to(device)  # with the original, so that no other tensor gets its id
+        x = moved[id(self.x)][1]
+        return Split(x, *(t.to(device) for t in (self.rows, self.label, self.target, self.row)))
 
 
 class Chain(Dataset):
@@ -58,8 +74,8 @@ class Chain(Dataset):
             start += len(part)
         return Batch(*(torch.cat(columns) for columns in zip(*batches, strict=True)))
 
-    def to(self, device: torch.device) -> Chain:
-        return Chain([part.to(device) for part in self.parts])
+    def to(self, device: torch.device, moved: dict[int, tuple[Tensor, Tensor]] | None = None) -> Chain:
+        return Chain([part.to(device, moved) for part in self.parts])
 
 
 class Loader:
@@ -78,11 +94,10 @@ class Loader:
         batch_size: Samples a batch at most, on each process.
         shuffle: A new order each epoch.
         seed: Of the order.
-        device: Where batches go; samples stay uint8 until they are there.
+        device: Where batches go.
         num_workers: 0 indexes tensors in this process, the fastest way for data in memory. More read ahead with a
             plain DataLoader, for splits whose samples come from disk.
-        mean, std: float32 (*input_shape); what a sample is standardised by. None leaves it as it is.
-        binarize: Draw each pixel as 0 or 1 with its grey value for probability, anew each epoch.
+        binarize: Draw each uint8 pixel as 0 or 255 with its grey value for probability, anew each epoch.
     """
 
     def __init__(
@@ -94,14 +109,11 @@ class Loader:
         seed: int = 0,
         device: torch.device | None = None,
         num_workers: int = 0,
-        mean: Tensor | None = None,
-        std: Tensor | None = None,
         binarize: bool = False,
     ) -> None:
         self.split, self.batch_size, self.shuffle = split, batch_size, shuffle
         self.seed, self.num_workers, self.binarize = seed, num_workers, binarize
         self.device = device or torch.device("cpu")
-        self.mean, self.std = (t if t is None else t.to(self.device) for t in (mean, std))
         self.epoch = self.position = self._start = 0
         self.sampler, self.batch_sampler = self, None  # Lightning calls set_epoch on a loader's `sampler`
         ranked = dist.is_available() and dist.is_initialized()
@@ -151,8 +163,8 @@ class Loader:
         if self.shuffle:
             generator = torch.Generator().manual_seed(self._key)
             order = torch.randperm(n, generator=generator)[: n - n % self.world]
-        # as even as can be: a last batch of one sample would stop batch norm, and weigh as much as the others
-        return list(order[self.rank :: self.world].to(self._index_device).tensor_split(len(self)))
+        share = order[self.rank :: self.world].to(self._index_device)
+        return list(share.split(even_batches(len(share), self.batch_size, len(self))))
 
     @property
     def _key(self) -> int:
@@ -165,20 +177,20 @@ class Loader:
         return rows.device if isinstance(rows, Tensor) else torch.device("cpu")
 
     def _finish(self, batch: Batch) -> Batch:
-        """Move, then scale: a quarter of the bytes to move, and no float copy of the whole data set."""
+        """Move the raw samples; draw their pixels where that is asked for."""
+        if self.device.type == "mps" and batch.x.dtype == torch.float64:
+            batch = batch._replace(x=batch.x.float())  # it has no double
         if self.device.type == "cuda" and not batch.x.is_cuda:
             batch = Batch(*(t if t.is_pinned() else t.pin_memory() for t in batch))
-        x, label, target = (t.to(self.device, non_blocking=True) for t in batch)
-        x = x.float().div_(255) if x.dtype == torch.uint8 else x
-        if self.mean is not None and self.std is not None:
-            x = (x - self.mean) / self.std
-        if self.binarize:  # a function of the position, so that a resumed run draws what an undisturbed one would have
-            generator = torch.Generator(self.device)
-            generator.manual_seed(hash((self.seed, self.epoch, self.rank, self.position)))
-            x = binarized(x, generator)
-        return Batch(x, label, target)
+        batch = Batch(*(t.to(self.device, non_blocking=True) for t in batch))
+        if not self.binarize:
+            return batch
+        # a function of the position, so that a resumed run draws what an undisturbed one would have
+        generator = torch.Generator(self.device)
+        generator.manual_seed(hash((self.seed, self.epoch, self.rank, self.position)))
+        return batch._replace(x=binarized(batch.x, generator))
 
 
 def binarized(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Each feature of x in [0, 1] drawn as 0 or 1 with its value for probability."""
-    return (torch.rand(x.shape, generator=generator, device=x.device) < x).to(x.dtype)
+    """Each uint8 pixel of x drawn as 0 or 255 with its grey value, x / 255, for probability."""
+    return (torch.rand(x.shape, generator=generator, device=x.device) < x.float() / 255).to(torch.uint8) * 255

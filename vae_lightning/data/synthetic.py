@@ -10,8 +10,10 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
+from ..detection.preprocessing import Standardize
 from ..errors import UserError
-from .base import AnomalyDataModule, Part
+from .base import AnomalyDataModule
+from .splits import Part
 
 
 class GaussianMixture(AnomalyDataModule):
@@ -33,6 +35,8 @@ class GaussianMixture(AnomalyDataModule):
         data_seed: Of the means and samples.
         **kwargs: The split, see :class:`AnomalyDataModule`.
     """
+
+    preprocessing = Standardize()
 
     def __init__(
         self,
@@ -76,10 +80,6 @@ class GaussianMixture(AnomalyDataModule):
     @property
     def default_anomaly_classes(self) -> list[int]:
         return [self.components]
-
-    @property
-    def standardize(self) -> bool:
-        return True
 
     def means(self) -> Tensor:
         """The components' means, (components, features)."""

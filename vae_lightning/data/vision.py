@@ -19,8 +19,10 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets.utils import check_integrity, download_url
 
+from ..detection.preprocessing import Images
 from ..errors import UserError
-from .base import AnomalyDataModule, Part
+from .base import AnomalyDataModule
+from .splits import Part
 
 
 class MNIST(AnomalyDataModule):
@@ -39,6 +41,7 @@ class MNIST(AnomalyDataModule):
         UserError: When a file is damaged, or absent and out of reach.
     """
 
+    preprocessing = Images()
     source: type[torchvision.datasets.MNIST] = torchvision.datasets.MNIST
 
     def __init__(self, root: str = "data", binarize: bool = False, **kwargs: Any) -> None:
@@ -109,6 +112,8 @@ class Digits(AnomalyDataModule):
         size: Height and width in pixels that the images are resized to (bilinear).
         **kwargs: The split, see :class:`AnomalyDataModule`.
     """
+
+    preprocessing = Images()
 
     def __init__(self, size: int = 8, **kwargs: Any) -> None:
         if size < 1:

@@ -1,9 +1,25 @@
-"""From a score to a decision: thresholds, p-values, and the detector that holds them.
+"""From a raw sample to a decision: preprocessing, thresholds and p-values, and the detector that holds it all.
 
-Stands on ``scores``; knows no training and no data module.
+Stands on ``scores``; knows no training and no data module. A model is anything with ``preprocessing``, ``scores`` and
+``thresholds``.
 """
 
+from .conformal import benjamini_hochberg
 from .detector import Detector
+from .graph import Scores
+from .preprocessing import Images, Preprocessing, Standardize, Unchanged
 from .thresholds import Conformal, LeakingPercentile, Percentile, Threshold
 
-__all__ = ["Conformal", "Detector", "LeakingPercentile", "Percentile", "Threshold"]
+__all__ = [
+    "Conformal",
+    "Detector",
+    "Images",
+    "LeakingPercentile",
+    "Percentile",
+    "Preprocessing",
+    "Scores",
+    "Standardize",
+    "Threshold",
+    "Unchanged",
+    "benjamini_hochberg",
+]
