@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..scores import Score, alternate
+from ..scores import Score
 from ..scores.sharing import each, sharing
 from .thresholds import Threshold
 
@@ -50,22 +50,23 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def fit(self, model: Any, val: Iterable[Tensor], train: Iterable[Tensor] | None = None) -> None:
-        """Fit scores, then thresholds on scores that are as those of new samples, see :meth:`Score.calibrate`.
+        """Fit scores, then thresholds on the scores of validation samples.
 
         Args:
             model: What is scored.
             val: Batches (B, *input_shape) of normal validation samples.
-            train: Of training samples, for scores that are fitted on those; without, they take validation samples.
+            train: Of training samples, which the scores are fitted on; without, they take validation samples.
         """
-        held_out = {name: score.calibrate(model, val, train) for name, score in self.scores.items()}
-        found = [{name: alternate(scores, model, x) for name, scores in held_out.items()} for x in each(model, val)]
+        for score in self.scores.values():
+            score.fit(model, val if train is None else train, val)
+        found = [{name: score(view, x) for name, score in self.scores.items()} for view, x in each(model, val)]
         for name, threshold in self.thresholds.items():
             threshold.fit(torch.cat([scores[name] for scores in found]))
 
     def forward(self, model: Any, x: Tensor) -> dict[str, Tensor]:
         """Each score of each sample: (B, *input_shape) → {name: (B,)}."""
-        with sharing(model, x):
-            return {name: score(model, x) for name, score in self.scores.items()}
+        view = sharing(model, x)
+        return {name: score(view, x) for name, score in self.scores.items()}
 
     @property
     def fitted(self) -> bool:
