@@ -43,14 +43,13 @@ def density(features: list[str], **changes: Any) -> dict[str, Any]:
     return {"class_path": "LatentDensity", "init_args": arguments}
 
 
-# of the same nets: what the score looks at, how flexible it is, what it is fitted on
+# of the same nets: what the score looks at, how flexible it is
 SCORES = {
     "code alone": density(FEATURES[:1]),
     "code and difference": density(FEATURES[:2]),
     "code, difference, errors": density(FEATURES[:3]),
     "code, difference, errors, blocks": density(FEATURES),
     "the same, one Gaussian": density(FEATURES, components=1),
-    "the same, fitted on validation samples": density(FEATURES, fit_on="val"),
     "code and errors": density(["code", "errors"], components=[4, 16, 128]),
 }
 CHANGES: dict[str, dict[str, Any]] = {

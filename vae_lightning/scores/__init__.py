@@ -5,7 +5,7 @@ its reconstruction and the like, and may be fitted on normal samples. Scores kno
 trainer; they import nothing of this package but ``errors``.
 """
 
-from .base import Score, alternate
+from .base import Score
 from .combined import Combined
 from .latent import KNearestNeighbours, LatentDensity, Mahalanobis, latent_features
 from .likelihood import (
@@ -16,6 +16,7 @@ from .likelihood import (
     NegativeLogLikelihood,
     ReconstructionProbability,
 )
+from .noise import sample_noise
 from .pathway import NAP, SAP, differences
 from .reconstruction import ReconstructionError
 
@@ -34,7 +35,7 @@ __all__ = [
     "ReconstructionError",
     "ReconstructionProbability",
     "Score",
-    "alternate",
     "differences",
     "latent_features",
+    "sample_noise",
 ]

@@ -9,13 +9,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from ..errors import UserError
-from .base import FitOn, Score, at_least
+from .base import Score, at_least
 from .pathway import LAYERS, differences, methods_for_layers
 from .sharing import each
 from .whitening import Whitened, reservoir
@@ -33,17 +32,16 @@ class Mahalanobis(Whitened):
         features: Any of ``code``: μ(x); ``difference``: μ(x) − μ(x̂); ``errors``: log ‖h_l(x) − h_l(x̂)‖² in each layer
             l, from x to the code; ``blocks``: log of the mean (x − x̂)² in each of 7 × 7 blocks of an image, of each
             feature of a table: not how large the error is but where.
-        fit_on, capacity, rank: See :class:`Whitened`.
+        capacity, rank: See :class:`Whitened`.
     """
 
     def __init__(
         self,
         features: list[Feature] = ["code"],  # noqa: B006 (never changed)
-        fit_on: FitOn = "train",
         capacity: int = 8192,
         rank: int = 512,
     ) -> None:
-        super().__init__(fit_on, capacity, rank)
+        super().__init__(capacity, rank)
         self.features, self.requires = list(features), methods_for_features(self, features)
 
     def represent(self, model: Any, x: Tensor) -> Tensor:
@@ -61,7 +59,6 @@ class LatentDensity(Score):
             left out of the fit, every tenth of them, a lower mean log-density than the one before; no label is needed.
         features: As for :class:`Mahalanobis`.
         regularization: Added to the diagonal of each Σ_k, as a share of each feature's variance.
-        fit_on: ``train`` or ``val`` samples; each component has a covariance matrix to learn from its own share.
         capacity: Samples that are fitted on at most.
         max_iter: Steps of EM at most. More of them hardly change the density of new samples.
         seed: Of the k-means that EM starts from.
@@ -76,7 +73,6 @@ class LatentDensity(Score):
         components: int | list[int] = 10,
         features: list[Feature] = ["code"],  # noqa: B006 (never changed)
         regularization: float = 0.03,
-        fit_on: FitOn = "train",
         capacity: int = 8192,
         max_iter: int = 20,
         seed: int = 0,
@@ -88,13 +84,13 @@ class LatentDensity(Score):
         if not 0 < regularization < math.inf:
             raise UserError(f"LatentDensity: regularization = {regularization} must be positive")
         self.features, self.regularization = list(features), regularization
-        self.fit_on, self.capacity, self.max_iter, self.seed = fit_on, capacity, max_iter, seed
+        self.capacity, self.max_iter, self.seed = capacity, max_iter, seed
         self.requires = methods_for_features(self, features)
         for name in ("means", "cholesky", "log_weights"):
             self.register_buffer(name, torch.empty(0))
 
-    def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        features = (latent_features(model, x, self.features) for x in each(model, batches))
+    def fit(self, model: Any, train: Iterable[Tensor], val: Iterable[Tensor]) -> None:
+        features = (latent_features(view, x, self.features) for view, x in each(model, train))
         rows = reservoir(features, self.capacity, 2 * self._candidates[0], "LatentDensity")
         center, scale = rows.mean(0), rows.std(0, correction=0).clamp_min(1e-6)
         mixture = self._mixture(((rows - center) / scale).cpu().numpy())
@@ -140,25 +136,33 @@ class KNearestNeighbours(Score):
 
     Args:
         k: Neighbours.
-        fit_on: ``train`` or ``val`` samples.
         capacity: Codes that are kept at most.
     """
 
     requires: tuple[str, ...] = ("encode",)
+    center: Tensor
     codes: Tensor
 
-    def __init__(self, k: int = 5, fit_on: FitOn = "train", capacity: int = 8192) -> None:
+    def __init__(self, k: int = 5, capacity: int = 8192) -> None:
         super().__init__()
         at_least(1, self, k=k)
         at_least(k, self, capacity=capacity)
-        self.k, self.fit_on, self.capacity = k, fit_on, capacity
-        self.register_buffer("codes", torch.empty(0))
+        self.k, self.capacity = k, capacity
+        for name in ("center", "codes"):
+            self.register_buffer(name, torch.empty(0))
 
-    def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        self.codes = reservoir((model.encode(x) for x in batches), self.capacity, self.k, "KNearestNeighbours")
+    def fit(self, model: Any, train: Iterable[Tensor], val: Iterable[Tensor]) -> None:
+        codes = (view.encode(x) for view, x in each(model, train))
+        rows = reservoir(codes, self.capacity, self.k, "KNearestNeighbours")
+        self.center = rows.mean(0)
+        self.codes = rows - self.center  # short vectors: their squares cancel with little loss in ‖a‖² − 2ab + ‖b‖²
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
-        return torch.cdist(model.encode(x), self.codes).topk(self.k, largest=False).values.mean(1)
+        code = model.encode(x) - self.center
+        # squared distances less ‖a‖², which changes no order; only those to the nearest are then summed term by term
+        squares = self.codes.square().sum(1) - 2 * code @ self.codes.T
+        nearest = self.codes[squares.topk(self.k, largest=False).indices]  # (B, k, D)
+        return (code[:, None] - nearest).square().sum(2).sqrt().mean(1)
 
 
 def latent_features(model: Any, x: Tensor, features: list[Feature]) -> Tensor:
@@ -171,8 +175,23 @@ def latent_features(model: Any, x: Tensor, features: list[Feature]) -> Tensor:
             found.append(_log(torch.stack([d.square().sum(1) for d in layers], 1)))
         if "blocks" in features:
             squares = layers[0].square().view_as(x)
-            found.append(_log(F.adaptive_avg_pool2d(squares.mean(1), 7).flatten(1) if x.ndim == 4 else squares))
+            found.append(_log(_blocks(squares.mean(1)).flatten(1) if x.ndim == 4 else squares))
     return torch.cat(found, 1)
+
+
+def _blocks(images: Tensor, blocks: int = 7) -> Tensor:
+    """The means of blocks × blocks parts of each image, whatever its size: (B, height, width) → (B, blocks, blocks).
+
+    What adaptive_avg_pool2d gives, as two products with fixed matrices: file formats have those for every size.
+    """
+    first = torch.arange(blocks, device=images.device)[:, None]
+    rows, columns = (
+        (places >= first * size // blocks) & (places < -(-(first + 1) * size // blocks))
+        for size in images.shape[1:]
+        for places in [torch.arange(size, device=images.device)]
+    )
+    rows, columns = (inside / inside.sum(1, keepdim=True) for inside in (rows, columns))
+    return rows.to(images) @ images @ columns.to(images).T
 
 
 def _log(errors: Tensor) -> Tensor:

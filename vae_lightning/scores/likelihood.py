@@ -14,7 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .base import Score, at_least, shared_noise
+from .base import Score, at_least
+from .noise import keyed_noise, sample_keys, sample_noise
+
+AT_ONCE = 16  # draws that are decoded together: enough for efficient products, and no multiple of memory to speak of
 
 
 class NegativeLogLikelihood(Score):
@@ -30,9 +33,8 @@ class NegativeELBO(Score):
     """−ELBO(x) = −E[log p(x | z)] + KL(q(z | x) ‖ p(z)) in nats, β = 1 whatever the training's was.
 
     Args:
-        samples: Monte Carlo samples for the expectation; 0 takes the posterior mean for z. All samples x share one
-            draw of the noise, so that a score does not depend on the batch around it.
-        seed: Of the noise.
+        samples: Monte Carlo samples for the expectation; 0 takes the posterior mean for z.
+        seed: Of the noise, see :func:`sample_noise`.
     """
 
     requires = ("posterior", "decode", "kl")
@@ -47,7 +49,7 @@ class NegativeELBO(Score):
         mu, logvar = model.posterior(x)
         if not self.samples:
             return model.kl(mu, logvar) - model.likelihood.log_prob(model.decode(mu), x)
-        z = mu + (0.5 * logvar).exp() * shared_noise(self.samples, mu, self.seed)
+        z = mu + (0.5 * logvar).exp() * sample_noise(x, self.samples, mu.shape[1], self.seed)
         return model.kl(mu, logvar) - model.likelihood.log_prob(model.decode(z), x).mean(0)
 
 
@@ -55,11 +57,11 @@ class ImportanceWeighted(Score):
     """−log 1/k Σᵢ p(x | zᵢ) p(zᵢ) / q(zᵢ | x) in nats: in expectation an upper bound of −log p(x), tighter with k.
 
     Burda, Grosse and Salakhutdinov 2016, "Importance Weighted Autoencoders", eq. 8, who report log-likelihoods with
-    k = 5000. All samples x share one draw of the noise, so that a score does not depend on the batch around it.
+    k = 5000. Each x has noise of its own, so the errors of a mean over many of them average out.
 
     Args:
         k: Samples of z for each x, worked through in pieces: memory does not grow with k.
-        seed: Of the noise.
+        seed: Of the noise, see :func:`sample_noise`.
     """
 
     requires = ("posterior", "log_weights")
@@ -72,14 +74,14 @@ class ImportanceWeighted(Score):
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         mu, logvar = model.posterior(x)
-        noise = torch.randn(self.k, 1, mu.shape[1], generator=torch.Generator().manual_seed(self.seed)).to(mu)
-        at_once = max(1, 2**20 // max(1, x.numel()))  # some 4 MB for an activation as large as x: it stays in the cache
-        total = torch.full_like(mu[:, 0], -torch.inf)
-        for piece in noise.split(at_once):
-            z = mu + (0.5 * logvar).exp() * piece
-            log_p, log_ratio = model.log_weights(x, z, piece, logvar)
-            total = total.logaddexp((log_p + log_ratio).logsumexp(0))
-        return math.log(self.k) - total
+        keys, sigma = sample_keys(x, self.seed), (0.5 * logvar).exp()
+        bounds = []
+        for start in range(0, self.k, AT_ONCE):
+            draws = range(start, min(start + AT_ONCE, self.k))
+            noise = keyed_noise(keys, draws, mu.shape[1], self.seed)
+            log_p, log_ratio = model.log_weights(x, mu + sigma * noise, noise, logvar)
+            bounds.append((log_p + log_ratio).logsumexp(0))
+        return math.log(self.k) - torch.stack(bounds).logsumexp(0)
 
 
 class ReconstructionProbability(Score):
@@ -88,8 +90,8 @@ class ReconstructionProbability(Score):
     An and Cho 2015, "Variational Autoencoder based Anomaly Detection using Reconstruction Probability", algorithm 4.
 
     Args:
-        samples: Of z for each x. All x share one draw of the noise, so that a score does not depend on its batch.
-        seed: Of the noise.
+        samples: Of z for each x.
+        seed: Of the noise, see :func:`sample_noise`.
     """
 
     requires = ("posterior", "decode")
@@ -101,7 +103,7 @@ class ReconstructionProbability(Score):
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         mu, logvar = model.posterior(x)
-        z = mu + (0.5 * logvar).exp() * shared_noise(self.samples, mu, self.seed)
+        z = mu + (0.5 * logvar).exp() * sample_noise(x, self.samples, mu.shape[1], self.seed)
         return -model.likelihood.log_prob(model.decode(z), x).mean(0)
 
 
@@ -115,11 +117,12 @@ class LikelihoodRegret(Score):
     Args:
         steps: Of Adam. The result is the best of them, so it is never negative.
         lr: Of Adam.
-        samples: Of z in each ELBO; the same noise for every x and step.
-        seed: Of the noise.
+        samples: Of z in each ELBO; the same noise at every step.
+        seed: Of the noise, see :func:`sample_noise`.
     """
 
     requires = ("posterior", "decode", "kl")
+    export_refusal = "it optimises a posterior for each sample, and an exported graph computes no gradients"
 
     def __init__(self, steps: int = 50, lr: float = 0.05, samples: int = 4, seed: int = 0) -> None:
         super().__init__()
@@ -132,7 +135,7 @@ class LikelihoodRegret(Score):
         x = x.clone()  # a tensor made in inference mode cannot be differentiated through, a copy can
         q = [parameter.detach().clone().requires_grad_() for parameter in model.posterior(x)]
         optimizer = torch.optim.Adam(q, lr=self.lr)
-        noise = shared_noise(self.samples, q[0], self.seed)
+        noise = sample_noise(x, self.samples, q[0].shape[1], self.seed)
         first = best = self._elbo(model, x, q, noise)
         elbo = first
         for _ in range(self.steps):
@@ -161,10 +164,11 @@ class InputComplexity(Score):
         compressor: ``png`` for images of 1 or 3 channels, ``zlib`` for the bytes of any.
     """
 
+    export_refusal = "it compresses each sample, which no graph of tensor operations can"
+
     def __init__(self, score: Score | None = None, compressor: Literal["png", "zlib"] = "png") -> None:
         super().__init__()
         self.score, self.compressor = score or NegativeELBO(), compressor
-        self.fit_on = self.score.fit_on
 
     def check(self, model: nn.Module) -> None:
         self.score.check(model)
@@ -172,8 +176,8 @@ class InputComplexity(Score):
         if self.compressor == "png" and shape and (len(shape) != 3 or shape[0] not in (1, 3)):
             raise UserError(f"InputComplexity: samples of shape {shape} are no PNG images: give compressor = zlib")
 
-    def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        self.score.fit(model, batches)
+    def fit(self, model: Any, train: Iterable[Tensor], val: Iterable[Tensor]) -> None:
+        self.score.fit(model, train, val)
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         images = (x * 255).round().clamp(0, 255).to("cpu", torch.uint8).numpy()

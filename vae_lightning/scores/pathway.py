@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .base import FitOn, Score
+from .base import Score
 from .whitening import Whitened
 
 Layer = Literal["input", "hidden", "latent"]
@@ -37,21 +37,20 @@ class NAP(Whitened):
     """‖Σ^(−½) (d(x) − m)‖², d(x) = h(x) − h(x̂) in all layers at once.
 
     Normalised Aggregation along Pathway: Kim et al. 2020 (see :class:`SAP`), eq. 6, with a shrunk covariance of
-    held-out samples in place of the SVD of the training samples.
+    the training samples in place of their SVD.
 
     Args:
         layers: Which differences.
-        fit_on, capacity, rank: See :class:`Whitened`.
+        capacity, rank: See :class:`Whitened`.
     """
 
     def __init__(
         self,
         layers: list[Layer] = ["input", "hidden", "latent"],  # noqa: B006 (never changed)
-        fit_on: FitOn = "val",
-        capacity: int = 2048,
+        capacity: int = 4096,
         rank: int = 512,
     ) -> None:
-        super().__init__(fit_on, capacity, rank)
+        super().__init__(capacity, rank)
         self.layers, self.requires = list(layers), methods_for_layers(self, layers)
 
     def represent(self, model: Any, x: Tensor) -> Tensor:

@@ -2,55 +2,106 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+Model = TypeVar("Model")
 Result = TypeVar("Result")
 
 
 class Passes:
-    """What a model's methods gave for a batch, and for what they themselves gave: x, its code, its reconstruction."""
+    """What a model's methods gave for x, and for what they themselves gave: its code, its reconstruction.
+
+    Whoever asks gets a copy, so that writing into it changes nothing for those who ask later; a copy costs far less
+    than the pass that it saves. A copy that comes back as an argument stands for its original only while it still has
+    the original's values.
+    """
 
     def __init__(self, x: Tensor) -> None:
-        self.known = {id(x): x}  # kept, so that no other tensor gets its id
-        self.results: dict[tuple[str, int], Any] = {}
+        self._copies: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}  # an id says nothing once its tensor dies
+        self._results: dict[tuple[Callable[..., Any], int], Any] = {}
+        self._x = x.clone()  # kept, as all originals are: their ids stay theirs
+        self._note(x, self._x)
+
+    def _note(self, t: Tensor, original: Tensor) -> None:
+        self._copies[id(t)] = weakref.ref(t), _writes(t), original
+
+    def copy(self, original: Tensor) -> Tensor:
+        """A copy to hand out."""
+        t = original.clone()
+        self._note(t, original)
+        return t
+
+    def original(self, t: Tensor) -> Tensor | None:
+        """What t is a copy of; None if it is none, or was written into."""
+        known, writes, original = self._copies.get(id(t), (None, 0, t))
+        if known is None or known() is not t:
+            return None
+        if torch.compiler.is_compiling():  # a graph has no values yet to be compared, but writes are counted
+            return original if writes == _writes(t) >= 0 else None
+        return original if torch.equal(t, original) else None
+
+    def result(self, method: Callable[[Any, Tensor], Any], model: Any, original: Tensor) -> Any:
+        """Copies of what the method gives for an original."""
+        key = method, id(original)
+        if key not in self._results:
+            # a method that hands on what it got from another one: the same original, known under both names
+            self._results[key] = _each_tensor(
+                lambda t: t if (known := self.original(t)) is None else known, method(model, self.copy(original))
+            )
+        return _each_tensor(self.copy, self._results[key])
 
 
 def shared(method: Callable[[Any, Tensor], Result]) -> Callable[[Any, Tensor], Result]:
-    """A method of a tensor whose result is remembered within :func:`sharing`, unless gradients are wanted."""
+    """A method of a tensor whose result is remembered by a view, see :func:`sharing`, unless gradients are wanted."""
 
     @functools.wraps(method)
     def remembering(self: Any, x: Tensor) -> Result:
-        passes: Passes | None = self.passes
-        if passes is None or id(x) not in passes.known or torch.is_grad_enabled():
+        passes: Passes | None = getattr(self, "passes", None)
+        original = None if passes is None or torch.is_grad_enabled() else passes.original(x)
+        if passes is None or original is None:
             return method(self, x)
-        key = method.__name__, id(x)
-        if key not in passes.results:
-            result: Any = method(self, x)
-            passes.results[key] = result
-            passes.known.update((id(t), t) for t in (result if isinstance(result, (tuple, list)) else [result]))
-        return passes.results[key]
+        result: Result = passes.result(method, self, original)
+        return result
 
     return remembering
 
 
-@contextmanager
-def sharing(model: Any, x: Tensor) -> Iterator[None]:
-    """Within, the model's :func:`shared` methods are computed once for the batch x; afterwards nothing is kept."""
-    before, model.passes = getattr(model, "passes", None), Passes(x)
-    try:
-        yield
-    finally:
-        model.passes = before
+def sharing(model: Model, x: Tensor) -> Model:
+    """A view of the model that computes its :func:`shared` methods once for the batch x.
+
+    The model itself holds nothing, so several threads may score with it at once, and nothing outlives the view.
+    Parameters and submodules are the model's own.
+    """
+    view: Any = copy.copy(model)
+    view.passes = Passes(x)
+    return view
 
 
-def each(model: Any, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The batches, each with its passes shared for as long as it is the current one."""
+def own(model: Any, x: Tensor) -> Tensor:
+    """A copy of x to write into, which a view of the model still knows for x until then."""
+    passes: Passes | None = getattr(model, "passes", None)
+    original = None if passes is None or torch.is_grad_enabled() else passes.original(x)
+    return x.clone() if passes is None or original is None else passes.copy(original)
+
+
+def each(model: Model, batches: Iterable[Tensor]) -> Iterator[tuple[Model, Tensor]]:
+    """The batches, each a copy and with the view of the model that shares its passes."""
     for x in batches:
-        with sharing(model, x):
-            yield x
+        view = sharing(model, x)
+        yield view, own(view, x)
+
+
+def _writes(t: Tensor) -> int:
+    """How often t was written into; −1 where PyTorch does not count."""
+    return -1 if t.is_inference() else t._version
+
+
+def _each_tensor(f: Callable[[Tensor], Tensor], result: Any) -> Any:
+    return f(result) if isinstance(result, Tensor) else type(result)(map(f, result))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .base import FitOn, Score, at_least
+from .base import Score, at_least
 from .sharing import each
 
 
@@ -31,8 +31,8 @@ def reservoir(batches: Iterable[Tensor], capacity: int, needed: int, name: str) 
             keys, kept = keys[best], kept[best.to(kept.device)]
     if kept is None or len(kept) < needed:
         raise UserError(
-            f"model.init_args.scores: {name} needs {needed} normal samples to be fitted on and got {len(keys)} (where "
-            "it is fitted on validation samples it gets half of them at a time): raise data.init_args.val_fraction"
+            f"model.init_args.scores: {name} needs {needed} normal samples to be fitted on, and the training split has "
+            f"{len(keys)}: give it more samples, or choose another score"
         )
     if not kept.isfinite().all():
         raise UserError(f"model.init_args.scores: {name} cannot be fitted: the model's outputs are NaN or infinite")
@@ -85,11 +85,10 @@ def ledoit_wolf(x: Tensor, rank: int) -> Covariance:
 class Whitened(Score):
     """(f(x) − m)ᵀ Σ⁻¹ (f(x) − m): a squared Mahalanobis distance, of features that a subclass names.
 
-    m and Σ are those of normal samples; Σ is shrunk as Ledoit and Wolf have it, so any number of samples from 2 upwards
-    gives one that can be inverted.
+    m and Σ are those of normal training samples; Σ is shrunk as Ledoit and Wolf have it, so any number of samples from
+    2 upwards gives one that can be inverted.
 
     Args:
-        fit_on: ``train`` or ``val`` samples.
         capacity: Samples that are fitted on at most.
         rank: Directions of Σ that are kept apart at most; the others share their mean variance.
     """
@@ -99,11 +98,11 @@ class Whitened(Score):
     precision: Tensor
     rest: Tensor
 
-    def __init__(self, fit_on: FitOn = "val", capacity: int = 2048, rank: int = 512) -> None:
+    def __init__(self, capacity: int = 4096, rank: int = 512) -> None:
         super().__init__()
         at_least(2, self, capacity=capacity)
         at_least(1, self, rank=rank)
-        self.fit_on, self.capacity, self.rank = fit_on, capacity, rank
+        self.capacity, self.rank = capacity, rank
         for name in ("center", "directions", "precision", "rest"):
             self.register_buffer(name, torch.empty(0))
 
@@ -111,10 +110,9 @@ class Whitened(Score):
     def represent(self, model: Any, x: Tensor) -> Tensor:
         """(B, *input_shape) → (B, D)."""
 
-    def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        rows = reservoir(
-            (self.represent(model, x) for x in each(model, batches)), self.capacity, 2, type(self).__name__
-        )
+    def fit(self, model: Any, train: Iterable[Tensor], val: Iterable[Tensor]) -> None:
+        features = (self.represent(view, x) for view, x in each(model, train))
+        rows = reservoir(features, self.capacity, 2, type(self).__name__)
         mean, directions, variances, rest = (part.to(rows) for part in ledoit_wolf(rows, self.rank))
         self.center, self.directions, self.precision, self.rest = mean, directions, 1 / variances, 1 / rest
 

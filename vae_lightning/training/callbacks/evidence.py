@@ -50,9 +50,8 @@ class Evidence(Checked):
         normal = batch.x[batch.label == NORMAL]
         if self.samples is not None:  # of each rank its share
             normal = normal[: max(0, -(-self.samples // trainer.world_size) - int(self.total[0]))]
-        for i, x in enumerate(normal.split(100) if len(normal) else []):
-            # the score gives all samples the same noise; here new noise now and then lets errors cancel out
-            bound = ImportanceWeighted(self.k, hash((self.seed, trainer.global_rank, batch_idx, i)))
+        bound = ImportanceWeighted(self.k, self.seed)  # noise of its own for each sample: errors average out
+        for x in normal.split(100) if len(normal) else []:
             bounds = bound(pl_module, x).cpu().double()
             self.total += torch.stack([torch.tensor(float(len(x))), bounds.sum(), bounds.square().sum()])
 
