@@ -33,6 +33,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
 
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     """A CSV file that is never seen half-written; the first row is its head."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     content = io.StringIO()
     csv.writer(content, lineterminator="\n").writerows(rows)
     write_whole(path, content.getvalue())

@@ -159,7 +159,7 @@ def class_path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _below(cls: type) -> Iterator[type]:
+def _below(cls: Any) -> Iterator[type]:
     for sub in cls.__subclasses__():
         yield sub
         yield from _below(sub)

@@ -163,7 +163,8 @@ class CLI(LightningCLI):
         self.record = runs.Record()
         self.trainer_defaults["callbacks"] = self._callbacks()
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer: Any = super().instantiate_trainer(**kwargs)
+            return trainer
         except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
             settings = self.settings.trainer
             given = {key: settings.get(key) for key in ("accelerator", "devices", "strategy", "precision")}

@@ -1,8 +1,8 @@
 """Where a command that is given a checkpoint takes its configuration from, and what it may trust of it.
 
-``test``, ``predict`` and ``validate`` build model and data from the checkpoint's own recipe. ``fit`` needs more than a
-checkpoint holds, an optimiser and a trainer's settings: it goes on with the run's ``config.yaml``, as long as that names
-nothing but known classes. A configuration that the user names with ``--config`` is the user's own.
+``test``, ``predict`` and ``validate`` build model and data from the checkpoint's own recipe. ``fit`` needs more than
+that, an optimiser and a trainer's settings: it goes on with the run's ``config.yaml``, as long as that names nothing
+but known classes. A configuration that the user names with ``--config`` is the user's own.
 """
 
 from __future__ import annotations
@@ -105,8 +105,9 @@ def _of_run(path: Path) -> Path:
     config = folder / "config.yaml"
     content = read_yaml(config, "configuration: expected keys such as model, data and trainer")
     trainer = content.get("trainer")
-    for key in OBJECTS if isinstance(trainer, dict) else ():
-        if trainer.get(key) not in (None, False, True):
+    settings: dict[str, Any] = trainer if isinstance(trainer, dict) else {}
+    for key in OBJECTS:
+        if settings.get(key) not in (None, False, True):
             raise _untrusted(config, f"trainer.{key}")
     for text in _strings(content):
         if DOTTED.fullmatch(text) and not _is_known(text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -12,12 +13,13 @@ from torch import Tensor
 from ..batch import Batch
 from ..detection.preprocessing import Preprocessing
 from ..errors import UserError
+from ..recipe import Recorded, describe
 from .checks import check_arguments, check_sources
 from .loader import Chain, Loader, Split
 from .splits import Part, Shares, Sources, make_splits
 
 
-class AnomalyDataModule(LightningDataModule):
+class AnomalyDataModule(Recorded, LightningDataModule):
     """A data set divided into normal and anomalous, without a leak between the splits.
 
     =========== =======================================================================================================
@@ -133,6 +135,21 @@ class AnomalyDataModule(LightningDataModule):
             self._splits = make_splits(sources, normal, anomalous, shares, self.seed, self.binarize)
         except UserError as error:
             raise UserError(f"{type(self).__name__}: {error}") from None
+
+    def about(self) -> dict[str, Any]:
+        """What a detector that is trained on it keeps of it, as primitives."""
+        try:
+            recipe = describe(self)
+        except UserError:  # arrays or functions: it cannot be built again from a file
+            recipe = None
+        normal, _ = self.division()
+        return {
+            "data": type(self).__name__,
+            "samples": len(self._splits["train"]),
+            "normal": [self.classes[c] for c in normal],
+            "columns": getattr(self, "columns", None),
+            "recipe": recipe,
+        }
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The loader has seen to it."""

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..recipe import Recorded
 from . import conformal
 
 
-class Threshold(nn.Module):
+class Threshold(Recorded, nn.Module):
     """A number fitted on scores of normal samples; what scores above it is called an anomaly.
 
     Scores are rounded to the precision of ``value``, float32, whether it is fitted on them or judges them.
@@ -44,6 +45,15 @@ class Threshold(nn.Module):
     def samples(self) -> int:
         """The number n of calibration scores, 0 until it is fitted."""
         return self.calibration.numel()
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it can decide."""
+        return self.samples > 0
+
+    def reset(self) -> None:
+        """Forget what it was fitted on."""
+        self.value, self.calibration = torch.full_like(self.value, torch.nan), self.calibration.new_empty(0)
 
     @property
     def reachable(self) -> bool:
@@ -114,7 +124,7 @@ class Threshold(nn.Module):
 
     def describe(self) -> str:
         """What it is, its value, and the false alarms to expect, in a line."""
-        if self.samples == 0:
+        if not self.fitted:
             return f"{self}: not calibrated"
         if not self.reachable:
             return self._unreached()
@@ -123,7 +133,7 @@ class Threshold(nn.Module):
         return f"{self}: {self.value.item():.4g}, from {self._source}; {figures}"
 
     def _check_calibrated(self) -> None:
-        if self.samples == 0:  # a number that export knows, unlike whether the value is NaN
+        if not self.fitted:  # by a number that export knows, unlike whether the value is NaN
             raise UserError(f"{self}: not calibrated: fit it on scores of normal samples first")
 
     def _check_scores(self, scores: Tensor) -> None:

@@ -1,81 +1,25 @@
-"""From a raw sample to a decision: the only code between the two, in training, test, notebook and export alike."""
+"""What leaves the laboratory: raw samples in, decisions out."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..batch import even_batches
 from ..errors import UserError
-from ..frames import as_table
-from ..recipe import build
-from ..scores.sharing import sharing
+from ..frames import as_samples, is_samples
 from . import card, conformal, storage
+from .graph import Graph, Scores
 from .thresholds import Conformal, Threshold
 
 BATCH_SIZE = 1024  # samples at once; data modules evaluate with as many
-
-
-class Scores(NamedTuple):
-    """What a detector says of B samples.
-
-    Attributes:
-        score: float32 (B,), of the score that decides; higher is stranger.
-        p_value: float32 (B,), in (0, 1]: the share of normal samples that are at least as strange, see
-            :func:`~vae_lightning.detection.conformal.p_values`.
-        anomaly: bool (B,), the decision.
-        each: Every score by its name, float32 (B,).
-    """
-
-    score: Any
-    p_value: Any
-    anomaly: Any
-    each: dict[str, Any]
-
-
-class Graph(nn.Module):
-    """A model's way from raw samples to :class:`Scores` as a module: what ``torch.export`` is given.
-
-    Args:
-        model: An :class:`~vae_lightning.models.AnomalyModel`: preprocessing, network, scores and thresholds.
-    """
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def scores(self, raw: Tensor) -> dict[str, Tensor]:
-        """Every score of raw samples (B, *input_shape), float32 (B,). One that is not a number counts as infinite."""
-        with _single_precision(raw):
-            x = self.model.preprocessing(raw)
-            with sharing(self.model, x) as view:
-                found = {name: score(view, x).float() for name, score in self.model.scores.items()}
-        return {name: score.masked_fill(score.isnan(), math.inf) for name, score in found.items()}
-
-    def forward(self, raw: Tensor) -> Scores:
-        each = self.scores(raw)
-        primary = next(iter(each))
-        threshold = self.model.thresholds[primary]
-        return Scores(each[primary], threshold.p_values(each[primary]), threshold(each[primary]), each)
-
-
-@contextlib.contextmanager
-def _single_precision(x: Tensor) -> Iterator[None]:
-    """Scores are computed in float32 whatever the training's precision: the same in every command."""
-    if not torch.is_autocast_enabled(x.device.type):
-        yield
-    else:
-        with torch.autocast(x.device.type, enabled=False):
-            yield
 
 
 class Detector:
@@ -87,7 +31,7 @@ class Detector:
 
     Samples are given as a numpy array, a tensor, a DataFrame (pandas, polars, or anything else with
     ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these.
-    Answers are tensors for tensors, else numpy arrays.
+    Answers are tensors for a tensor, else numpy arrays.
 
     Args:
         model: A trained :class:`~vae_lightning.models.AnomalyModel`.
@@ -114,11 +58,11 @@ class Detector:
             UserError: When the file is damaged, of another version, or names a class that is not known.
         """
         file = storage.find(path, which)
-        return cls(restore(storage.read(file), trust, str(file)))
+        return cls(storage.restore(storage.read(file), trust, str(file)))
 
     def save(self, path: str | Path) -> None:
         """Write model, scores and thresholds into one file, for :meth:`load`."""
-        self._check_calibrated()
+        self.check_calibrated()
         state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
         storage.write({"state_dict": state, storage.KEY: self.model.about()}, Path(path))
 
@@ -154,19 +98,25 @@ class Detector:
         """Whether it has thresholds that belong to its weights."""
         return all(threshold.fitted for threshold in self.model.thresholds.values())
 
-    def __repr__(self) -> str:
-        return card.text(card.facts(self))
-
-    def _repr_html_(self) -> str:
-        return card.html(card.facts(self))
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
 
     def to(self, device: str | torch.device) -> Detector:
         """Move it; samples follow it."""
         self.model.to(device)
         return self
 
+    def __repr__(self) -> str:
+        return card.text(card.facts(self))
+
+    def _repr_html_(self) -> str:
+        return card.html(card.facts(self))
+
     # From samples to decisions
 
+    @torch.inference_mode()
     def __call__(self, x: Any) -> Scores:
         """Scores, p-values and decisions of samples (N, *input_shape).
 
@@ -174,26 +124,29 @@ class Detector:
             UserError: When the detector is not calibrated, or samples have the wrong width, type or columns, or hold
                 NaN or infinity.
         """
-        self._check_calibrated()
-        found, tensors = self._through(self.graph, x)
-        answer = Scores(*(torch.cat(part) for part in list(zip(*found, strict=True))[:3]), _columns(f.each for f in found))
-        return answer if tensors else _as_numpy(answer)
+        self.check_calibrated()
+        found = list(self._through(self.graph, x))
+        if not found:
+            raise UserError("there are no samples: the iterable of batches is empty")
+        score, p_value, anomaly = (torch.cat([part[i] for part in found]) for i in range(3))
+        each = {name: torch.cat([part.each[name] for part in found]) for name in self.names}
+        if isinstance(x, Tensor):
+            return Scores(score, p_value, anomaly, each)
+        arrays = {name: column.numpy() for name, column in each.items()}
+        return Scores(score.numpy(), p_value.numpy(), anomaly.numpy(), arrays)
 
     def score(self, x: Any, name: str | None = None) -> Any:
         """float32 (N,): one score of each sample, the one that decides unless another is named."""
-        return self(x).each[self._known(name)]
+        if name is not None and name not in self.names:
+            raise UserError(f"there is no score {name}: the detector has {', '.join(self.names)}")
+        return self(x).each[name or self.names[0]]
 
-    def p_values(self, x: Any, name: str | None = None) -> Any:
+    def p_values(self, x: Any) -> Any:
         """float32 (N,): how rare a normal sample is that is at least as strange, see :class:`Scores`."""
-        answer = self(x)
-        if self._known(name) == self.names[0]:
-            return answer.p_value
-        scores = torch.as_tensor(answer.each[self._known(name)])
-        p = self.model.thresholds[name].p_values(scores.to(self.device)).cpu()
-        return p if isinstance(answer.score, Tensor) else p.numpy()
+        return self(x).p_value
 
     def predict(self, x: Any, alpha: float | None = None, fdr: float | None = None) -> Any:
-        """bool (N,): which samples are anomalies.
+        """Bool (N,): which samples are anomalies.
 
         Args:
             x: Samples.
@@ -206,29 +159,44 @@ class Detector:
         """
         if alpha is not None and fdr is not None:
             raise UserError(f"alpha = {alpha} and fdr = {fdr} are both given: leave one of them out")
-        for name, level in (("alpha", alpha), ("fdr", fdr)):
+        for key, level in (("alpha", alpha), ("fdr", fdr)):
             if level is not None and not 0 < level < 1:
-                raise UserError(f"{name} = {level} is not in (0, 1)")
+                raise UserError(f"{key} = {level} is not in (0, 1)")
         answer = self(x)
-        if alpha is None and fdr is None:
-            return answer.anomaly
+        anomaly = self.decide(answer, alpha, fdr)
+        return torch.from_numpy(anomaly) if isinstance(answer.score, Tensor) else anomaly
+
+    def decide(self, answer: Scores, alpha: float | None = None, fdr: float | None = None) -> np.ndarray:
+        """Bool (N,): the decisions on samples that have been scored already; arguments as for :meth:`predict`."""
         p, n = np.asarray(answer.p_value), self.threshold.samples
         if alpha is not None:
-            needed, k = conformal.needed(alpha), conformal.alarm_rank(n, alpha)
-            anomaly = np.round(p.astype(float) * (n + 1)) <= k
+            what, needed = f"alpha = {alpha}", conformal.needed(alpha)
+            anomaly = p <= np.float32(alpha)
+        elif fdr is not None:
+            what, needed = f"fdr = {fdr} with {len(p)} samples", conformal.needed_for_fdr(len(p), fdr)
+            anomaly = conformal.benjamini_hochberg(torch.from_numpy(p), fdr).numpy()
         else:
-            needed, anomaly = conformal.needed_for_fdr(len(p), fdr), conformal.benjamini_hochberg(p, fdr)
-        if n < needed:
-            level = f"alpha = {alpha}" if fdr is None else f"fdr = {fdr} for a single anomaly among {len(p)} samples"
-            warnings.warn(f"{level} cannot be reached with {n} calibration samples: {needed} are needed", stacklevel=2)
-        return torch.as_tensor(anomaly) if isinstance(answer.anomaly, Tensor) else np.asarray(anomaly)
+            return np.asarray(answer.anomaly)
+        if n < needed and not anomaly.any():
+            warnings.warn(f"{what}: a single alarm needs {needed} calibration samples, there are {n}", stacklevel=3)
+        return anomaly
+
+    def check_calibrated(self) -> None:
+        """Raise a UserError if there are no thresholds that belong to the weights: it refuses to score."""
+        if not self.calibrated:
+            raise UserError(f"the detector is not calibrated: {storage.RECALIBRATE}")
 
     # What it is made with
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def fit(self, train: Iterable[Tensor], val: Iterable[Tensor]) -> None:
-        """Fit the scores on batches of raw normal samples (B, *input_shape), which may be gone through repeatedly."""
+        """Fit the scores.
+
+        Args:
+            train: Batches of raw training samples (B, *input_shape), to be gone through as often as needed.
+            val: Of raw normal validation samples.
+        """
         with self._evaluating():
             for score in self.model.scores.values():
                 score.fit(self.model, _Prepared(self.model, train), _Prepared(self.model, val))
@@ -236,38 +204,64 @@ class Detector:
     @torch.inference_mode(False)
     @torch.no_grad()
     def calibrate(self, normal: Any) -> None:
-        """Fit the thresholds on normal samples that neither weights nor scores have seen.
+        """Fit the thresholds.
 
         Args:
-            normal: Samples, as for scoring.
+            normal: Normal samples that neither weights nor scores have seen, as for scoring.
 
         Raises:
-            UserError: When a score of theirs is not finite.
+            UserError: When there are none, or a score of theirs is not finite.
         """
-        found, _ = self._through(self.graph.scores, normal)
-        for name, scores in _columns(found).items():
+        found = list(self._through(self.graph.scores, normal))
+        for name, threshold in self.model.thresholds.items():
             try:
-                self.model.thresholds[name].fit(scores.to(self.device))
+                threshold.fit(torch.cat([part[name] for part in found]) if found else torch.empty(0))
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
 
-    @property
-    def device(self) -> torch.device:
-        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
-
-    def _through(self, function: Any, x: Any) -> tuple[list[Any], bool]:
-        """What ``function`` gives for each batch, on the CPU; and whether samples were tensors."""
-        found, tensors = [], isinstance(x, Tensor)
-        with self._evaluating(), torch.inference_mode(not torch.is_grad_enabled() or torch.is_inference_mode_enabled()):
-            for raw in self._batches(x):
-                found.append(_on_cpu(function(raw.to(self.device))))
-        return found, tensors
-
-    def _batches(self, x: Any) -> Iterator[Tensor]:
+    def _through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
+        """What ``function`` gives for each batch of raw samples, on the CPU."""
         row = 0
-        for samples in _pieces(x):
-            raw = as_table(samples, self.columns)
-            self.model.preprocessing.check(raw, self.model.input_shape)
-            _check_finite(raw, row, self.columns)
-            row += len(raw)
-            yield from raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]
+        with self._evaluating():
+            for samples in [x] if is_samples(x) else x:
+                raw = as_samples(samples, self.columns)
+                self.model.preprocessing.check(raw, self.model.input_shape)
+                check_finite(raw, row, self.columns)
+                row += len(raw)
+                for batch in raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]:
+                    yield _on_cpu(function(batch.to(self.device)))
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            if training:
+                self.model.train()
+
+
+class _Prepared:
+    """Raw batches as the network sees them, as often as they are asked for."""
+
+    def __init__(self, model: Any, batches: Iterable[Tensor]) -> None:
+        self.model, self.batches = model, batches
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self.model.preprocessing(raw.to(self.model.device)) for raw in self.batches)
+
+
+def check_finite(raw: Tensor, first_row: int = 0, columns: Sequence[str] | None = None) -> None:
+    """Raise a UserError that names row and column if a raw sample (N, …) holds NaN or infinity."""
+    if raw.is_floating_point() and not raw.isfinite().all():
+        row, *place = (~raw.isfinite()).nonzero()[0].tolist()
+        column = columns[place[0]] if columns else ", ".join(map(str, place))
+        value = raw[(row, *place)].item()
+        raise UserError(f"row {first_row + row}, column {column} is {value}: fill it in, or leave the row out")
+
+
+def _on_cpu(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {name: tensor.cpu() for name, tensor in found.items()}
+    return Scores(found.score.cpu(), found.p_value.cpu(), found.anomaly.cpu(), _on_cpu(found.each))

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..recipe import Recorded
 
 _FLOATS = torch.float32, torch.float64, torch.float16, torch.bfloat16
 _SIGNED = torch.int8, torch.int16, torch.int32, torch.int64
 _UNSIGNED = torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64
 
 
-class Preprocessing(nn.Module):
+class Preprocessing(Recorded, nn.Module):
     """Raw samples → x, float32 of the same shape. A subclass gives ``dtypes``, ``wants`` and ``forward``.
 
     What it learns are buffers, empty until it is fitted; they load from a ``state_dict`` whatever their shape.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
+from ..recipe import build
 
 KEY = "vae_lightning"  # of what this package puts into a checkpoint
 FORMAT = 2  # 1: preprocessing in the data module's state, thresholds without calibration scores
@@ -119,8 +121,12 @@ def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
         if not key.startswith("detector.thresholds."):
             state[key.removeprefix("detector.")] = value
     if mean is not None and std is not None:
-        state |= {"preprocessing.mean": mean, "preprocessing.mean_low": torch.zeros_like(mean), "preprocessing.std": std}
-    about = {"format": FORMAT, "versions": {"vae_lightning": "0.1"}, "model": model, "data": None, "trained_on": {}}
+        state |= {
+            "preprocessing.mean": mean,
+            "preprocessing.mean_low": torch.zeros_like(mean),
+            "preprocessing.std": std,
+        }
+    about = {"format": FORMAT, "versions": {"vae_lightning": "0.1"}, "model": model, "trained_on": {}}
     return {**content, "state_dict": state, KEY: about}
 
 
@@ -131,3 +137,27 @@ def _modern(recipe: Any) -> Any:
     if isinstance(recipe, dict):
         return {k: _modern(v) for k, v in recipe.items() if k not in ("fit_on", "optimizer", "lr_scheduler")}
     return recipe
+
+
+def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "the checkpoint") -> Any:
+    """The model of a checkpoint, with its weights and its thresholds, in evaluation mode.
+
+    Args:
+        content: As :func:`read` gives it.
+        trust: See :meth:`vae_lightning.detection.detector.Detector.load`.
+        where: What messages call the file.
+
+    Raises:
+        UserError: When recipe and weights do not go together, or name what is not known.
+    """
+    about = content[KEY]
+    try:
+        model = build(about["model"], trust, where)
+        model.load_state_dict(content["state_dict"])
+        model.trained_on = dict(about["trained_on"])
+    except UserError:
+        raise
+    except Exception as error:  # whatever a recipe leads to that nobody wrote on purpose
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: its recipe and its weights do not go together: {reason}") from error
+    return model.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +22,7 @@ class Autoencoder(AnomalyModel):
         network: What encoder and decoder are made of.
         latent_dim: Size of z.
         likelihood: Of x given what the decoder emits; ``MeanSquaredError`` for the usual loss.
-        **kwargs: Scores, threshold, optimizer and lr_scheduler, see :class:`AnomalyModel`.
+        **kwargs: Scores, threshold, preprocessing, optimizer and lr_scheduler, see :class:`AnomalyModel`.
     """
 
     posterior_parameters = 1  # numbers that the encoder emits for each latent dimension
@@ -39,11 +40,11 @@ class Autoencoder(AnomalyModel):
             raise UserError(f"model.init_args.latent_dim = {latent_dim} must be at least 1")
         network = network or MLP()
         self.latent_dim = latent_dim
-        self.likelihood = likelihood or MeanSquaredError()
+        self.likelihood = copy.deepcopy(likelihood) or MeanSquaredError()
         self.likelihood.build(self.input_shape)
         self.encoder = network.encoder(self.input_shape, self.posterior_parameters * latent_dim)
         self.decoder = network.decoder(latent_dim, self.likelihood.heads, self.input_shape)
-        self.detector.check(self)  # again: only now is it known whether there are hidden layers
+        self.check_scores()  # again: only now is it known whether there are hidden layers
 
     def objective(self, x: Tensor, beta: float) -> dict[str, Tensor]:
         nll = -self.likelihood.log_prob(self.decode(self.encode(x)), x)

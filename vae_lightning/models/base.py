@@ -17,13 +17,12 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from ..batch import NORMAL, Batch
 from ..detection import storage
-from ..detection.detector import Detector, restore
+from ..detection.detector import Detector
 from ..detection.preprocessing import Preprocessing
 from ..detection.thresholds import Conformal, Threshold
 from ..errors import UserError
 from ..recipe import Recorded, describe
 from ..scores import ReconstructionError, Score
-from ..scores.sharing import Passes
 from .means import Means
 
 TRAINING_ONLY = "optimizer", "lr_scheduler"  # no part of what a checkpoint can be built from again
@@ -66,7 +65,6 @@ class AnomalyModel(Recorded, LightningModule):
         self.check_scores()
         self.beta = 1.0  # the weight of the KL term at the current step; in the checkpoint
         self.trained_on: dict[str, Any] = {}  # what the data module said of itself
-        self.passes: Passes | None = None  # of a view that scores share, see scores.sharing
         self._means = {split: Means() for split in ("train", "val", "test")}
         self._stale = False  # whether the weights have changed since scores and thresholds were fitted
         self._generator: torch.Generator | None = None
@@ -140,7 +138,7 @@ class AnomalyModel(Recorded, LightningModule):
             UserError: When the file is damaged, or holds another kind of model than this class.
         """
         path = storage.find(checkpoint_path)
-        model = restore(storage.read(path), trust, str(path))
+        model = storage.restore(storage.read(path), trust, str(path))
         if not isinstance(model, cls):
             raise UserError(f"{path}: holds a {type(model).__name__}, which is no {cls.__name__}")
         return model.to(map_location)
@@ -275,10 +273,9 @@ class AnomalyModel(Recorded, LightningModule):
         checkpoint[storage.KEY] = self.about()
         checkpoint.pop("hyper_parameters", None)  # Lightning's way back calls whatever they name
         if self._stale:  # thresholds belong to the weights that they were fitted for
-            blank = copy.deepcopy(self.thresholds)
-            for threshold in blank.values():
+            for name, threshold in copy.deepcopy(self.thresholds).items():
                 threshold.reset()
-            checkpoint["state_dict"].update({f"thresholds.{k}": v for k, v in blank.state_dict().items()})
+                checkpoint["state_dict"].update(threshold.state_dict(prefix=f"thresholds.{name}."))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.beta = checkpoint.get("beta", self.final_beta)

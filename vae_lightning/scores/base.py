@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..recipe import Recorded
 from .sharing import own
 
 
-class Score(nn.Module):
+class Score(Recorded, nn.Module):
     """(model, x) → (B,). Deterministic, and of each sample alone: no matter how samples are batched.
 
     A score may be fitted on normal samples; what it learns there are buffers, which travel in the checkpoint whatever

@@ -2,8 +2,8 @@
 
 A generator's draws go by place: a sample would get other noise in another batch, and an exported graph keeps no
 generator. One draw for all samples has neither fault, but then the errors of a mean over many samples do not average
-out. So each sample's own numbers are hashed into two keys, and (keys, draw, feature) into a normal number. Every step of
-the hash is a sum, a product or a remainder of integers below 2⁶³: exact, on every device and in every order.
+out. So each sample's own numbers are hashed into two keys, and (keys, draw, feature) into a normal number. Every step
+of the hash is a sum, a product or a remainder of integers below 2⁶³: exact, on every device and in every order.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def sample_keys(x: Tensor, seed: int) -> Tensor:
 def keyed_noise(keys: Tensor, draws: range, features: int, seed: int) -> Tensor:
     """The draws with these numbers, of the samples with these keys: (2, B) → float32 (draws, B, features).
 
-    Of a number r for each draw and feature, and the sample's own a and b, (a r + b)² mod PRIME is uniform; the transform
-    of Box and Muller 1958 makes two uniform numbers two normal ones.
+    Of a number r for each draw and feature, and the sample's own a and b, (a r + b)² mod PRIME is uniform; the
+    transform of Box and Muller 1958 makes two uniform numbers two normal ones.
     """
     pairs = -(-features // 2)
     counters = range(2 * pairs * draws.start, 2 * pairs * draws.stop)

@@ -32,12 +32,13 @@ class Trainer(pl.Trainer):
     def __init__(self, *args: Any, lean: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lean = lean
-        if lean and type(self.profiler) is PassThroughProfiler:
-            self.profiler = NoProfiler()
+        if lean and type(vars(self)["profiler"]) is PassThroughProfiler:
+            self.profiler: Any = NoProfiler()
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()
-        own = [kind for kind in (DetectionMetrics, Completion) if not any(isinstance(c, kind) for c in self.callbacks)]
-        self.callbacks[:0] = [kind() for kind in own]
+        given: list[Any] = vars(self)["callbacks"]
+        own = [kind for kind in (DetectionMetrics, Completion) if not any(isinstance(c, kind) for c in given)]
+        given[:0] = [kind() for kind in own]
 
     @property
     def training(self) -> bool:
@@ -52,9 +53,15 @@ class Trainer(pl.Trainer):
     def enable_validation(self) -> bool:
         return super().enable_validation
 
-    def fit(self, model: Any, train_dataloaders: Any = None, val_dataloaders: Any = None, datamodule: Any = None, **kwargs: Any) -> None:
-        data = datamodule
-        if isinstance(train_dataloaders, pl.LightningDataModule):
-            data = train_dataloaders
+    def fit(
+        self,
+        model: pl.LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: pl.LightningDataModule | None = None,
+        ckpt_path: Any = None,
+        weights_only: bool | None = True,
+    ) -> None:
+        data = train_dataloaders if isinstance(train_dataloaders, pl.LightningDataModule) else datamodule
         with lean(self, model, data) if self.lean else contextlib.nullcontext():
-            super().fit(model, train_dataloaders, val_dataloaders, datamodule, **kwargs)
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)

@@ -45,9 +45,9 @@ class Evidence(Checked):
         self.total = torch.zeros(3, dtype=torch.float64)
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
-        normal = batch.x[batch.label == NORMAL]
+        normal = pl_module.prepared(batch.x[batch.label == NORMAL])
         if self.samples is not None:  # of each rank its share
             normal = normal[: max(0, -(-self.samples // trainer.world_size) - int(self.total[0]))]
         bound = ImportanceWeighted(self.k, self.seed)  # noise of its own for each sample: errors average out

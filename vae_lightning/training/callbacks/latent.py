@@ -57,7 +57,7 @@ class LatentMixture(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         z_train, _, _ = latents(pl_module, data.loader("train"))
-        z_val, val, _ = latents(pl_module, data.calibration_dataloader())
+        z_val, val, _ = latents(pl_module, data.validation_normals_dataloader())
         z_test, test, label = latents(pl_module, data.test_dataloader())
         z_test, test = z_test[label == NORMAL], test[label == NORMAL]
         if len(z_train) < self.components:
@@ -114,7 +114,9 @@ class LatentMap(Callback):
 def latents(model: Any, loader: Loader) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Latent means (N, d), classes (N,) and labels (N,) of a whole split, on every rank."""
     loader.rank, loader.world = 0, 1
-    batches = [(model.encode(batch.x).flatten(1).cpu().double(), batch.target, batch.label) for batch in loader]
+    batches = [
+        (model.encode(model.prepared(batch.x)).flatten(1).cpu().double(), batch.target, batch.label) for batch in loader
+    ]
     z, target, label = (torch.cat(columns).cpu().numpy() for columns in zip(*batches, strict=True))
     return z, target, label
 

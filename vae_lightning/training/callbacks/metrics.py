@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from pathlib import Path
@@ -23,7 +24,7 @@ from torchmetrics.classification import (
 from torchmetrics.utilities import dim_zero_cat
 
 from ...data import NORMAL, Batch
-from ...detection.thresholds import Threshold
+from ...detection import Threshold
 
 SCORES = "test_scores.npz"
 
@@ -68,18 +69,25 @@ def ranking(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def decision(scores: Tensor, labels: Tensor, threshold: Threshold) -> dict[str, Tensor]:
-    """F1, precision and recall of the anomalies (label 1), once ``threshold`` has decided on scores (N,)."""
-    metrics = {"f1": BinaryF1Score, "precision": BinaryPrecision, "recall": BinaryRecall}
-    collection = MetricCollection({name: metric(sync_on_compute=False) for name, metric in metrics.items()})
-    return {**collection.to(scores.device)(threshold(scores).int(), labels), "threshold": threshold.value}
+    """What ``threshold`` makes of scores (N,): false alarms and, with anomalies (label 1), F1, precision and recall."""
+    alarms, normal = threshold(scores), labels == NORMAL
+    found = {"threshold": threshold.value}
+    if normal.any():
+        found["false_alarm_rate"] = alarms[normal].float().mean()
+    if not normal.all():
+        metrics = {"f1": BinaryF1Score, "precision": BinaryPrecision, "recall": BinaryRecall}
+        collection = MetricCollection({name: metric(sync_on_compute=False) for name, metric in metrics.items()})
+        found |= collection.to(scores.device)(alarms.int(), labels)
+    return found
 
 
 class DetectionMetrics(Callback):
     """Logs how well the detector tells normal from anomalous, in validation and test.
 
-    ``<split>/auroc``, ``average_precision``, ``f1``, ``precision``, ``recall`` and ``threshold`` are the first score's;
-    with several scores, ``<split>/auroc/<score>`` are each one's. The hparams tab of TensorBoard shows the last
-    validation's AUROC and F1.
+    ``<split>/auroc``, ``average_precision``, ``f1``, ``precision``, ``recall``, ``threshold`` and ``false_alarm_rate``,
+    the share of normal samples that raise an alarm, are the first score's; with several scores,
+    ``<split>/auroc/<score>`` are each one's. Without anomalies in a split, what needs them is left out. The hparams tab
+    of TensorBoard shows the last validation's AUROC and F1.
 
     A test leaves ``test_scores.npz`` in the run's folder: each score under its name, float32 (N,), the one that decides
     first, and ``labels``, int8 (N,). With several processes the samples are in the order of the ranks.
@@ -89,36 +97,36 @@ class DetectionMetrics(Callback):
         self.metric: DetectionScores | None = None
 
     def _start(self, model: Any) -> None:
-        self.metric = DetectionScores(list(model.detector.scores)).to(model.device)
+        self.metric = DetectionScores(list(model.scores)).to(model.device)
 
     def _update(self, model: Any, batch: Batch) -> None:
         assert self.metric is not None
-        self.metric.update(model.detector(model, batch.x), batch.label)
+        self.metric.update(model.detector.graph.scores(batch.x), batch.label)
 
     def _log(self, model: Any, split: str) -> None:
         assert self.metric is not None
         scores, labels = self.metric.compute()
-        primary, detector = model.detector.primary, model.detector
-        for name, threshold in detector.thresholds.items():
-            if threshold.fitted_on == split == "test":  # a source's protocol; its name says that it leaks
-                threshold.fit(scores[name][labels == NORMAL])
-        values = {
-            **ranking(scores[primary], labels),
-            **decision(scores[primary], labels, detector.thresholds[primary]),
-        }
-        if len(scores) > 1:
-            values.update({f"auroc/{name}": ranking(column, labels)["auroc"] for name, column in scores.items()})
+        primary = next(iter(scores))
+        threshold = model.thresholds[primary]
+        if threshold.fitted_on == split == "test":  # a source's protocol; its name says that it leaks
+            threshold = copy.deepcopy(threshold)  # the model keeps its own
+            threshold.fit(scores[primary][labels == NORMAL])
+        values = decision(scores[primary], labels, threshold)
+        if len(labels.unique()) == 2:
+            values |= ranking(scores[primary], labels)
+            if len(scores) > 1:
+                values |= {f"auroc/{name}": ranking(column, labels)["auroc"] for name, column in scores.items()}
         for name, value in values.items():
             model.log(f"{split}/{name}", value.float(), prog_bar=name == "auroc", sync_dist=True)
         if split == "val":
-            for name in ("auroc", "f1"):
+            for name in [name for name in ("auroc", "f1") if name in values]:
                 model.log(f"hp/val_{name}", values[name].float(), sync_dist=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         start = {"hp/val_auroc": math.nan, "hp/val_f1": math.nan}
         for logger in trainer.loggers:
             parameters: dict[str, Any] = flatten(dict(pl_module.hparams))
-            if hasattr(logger, "log_graph"):  # TensorBoard: its hparams tab wants to know the metrics beforehand
+            if isinstance(logger, TensorBoardLogger):  # its hparams tab wants to know the metrics beforehand
                 logger.log_hyperparams(parameters, start)
             else:
                 logger.log_hyperparams(parameters)

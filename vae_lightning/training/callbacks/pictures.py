@@ -94,19 +94,20 @@ class Pictures(Callback):
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: Any) -> None:
         if not self._due(trainer):
             return
-        scores = pl_module.detector.scores[pl_module.detector.primary](pl_module, batch.x)
-        latent = [pl_module.encode(batch.x).float().cpu()] if hasattr(pl_module, "encode") else []
+        x = pl_module.prepared(batch.x)
+        scores = pl_module.detector.graph.scores(batch.x)[pl_module.detector.names[0]]
+        latent = [pl_module.encode(x).float().cpu()] if hasattr(pl_module, "encode") else []
         self.seen.append((scores.float().cpu(), batch.label.cpu(), *latent))
         for what, kept in self.samples.items():
-            kept.extend(batch.x[batch.label == what][: self.columns // 2 - len(kept)])
+            kept.extend(x[batch.label == what][: self.columns // 2 - len(kept)])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not self.seen:
             return
         scores, label, *latent = (torch.cat(column) for column in zip(*self.seen, strict=True))
         detector = pl_module.detector
-        threshold = detector.thresholds[detector.primary].value.item()
-        self._show(trainer, "scores", histogram(scores, label, threshold, detector.primary))
+        threshold = detector.threshold.value.item()
+        self._show(trainer, "scores", histogram(scores, label, threshold, detector.names[0]))
         if len(pl_module.input_shape) == 3:
             x = torch.stack([*self.samples[NORMAL], *self.samples[ANOMALY]])
             of = [what for what, kept in self.samples.items() for _ in kept]

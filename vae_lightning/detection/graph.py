@@ -1,0 +1,66 @@
+"""From raw samples to scores, p-values and decisions: the only code that touches a number, as one graph."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..scores.sharing import sharing
+
+
+class Scores(NamedTuple):
+    """What a detector says of B samples.
+
+    Attributes:
+        score: float32 (B,), of the score that decides; higher is stranger.
+        p_value: float32 (B,), in (0, 1]: the share of normal samples that are at least as strange, see
+            :func:`~vae_lightning.detection.conformal.p_values`.
+        anomaly: bool (B,), the decision.
+        each: Every score by its name, float32 (B,).
+    """
+
+    score: Any
+    p_value: Any
+    anomaly: Any
+    each: dict[str, Any]
+
+
+class Graph(nn.Module):
+    """A model's way from raw samples to :class:`Scores` as a module: what ``torch.export`` is given.
+
+    Args:
+        model: An :class:`~vae_lightning.models.AnomalyModel`: preprocessing, network, scores and thresholds.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def scores(self, raw: Tensor) -> dict[str, Tensor]:
+        """Every score of raw samples (B, *input_shape), float32 (B,). One that is not a number counts as infinite."""
+        with _single_precision(raw):
+            x = self.model.preprocessing(raw)
+            view = sharing(self.model, x)
+            found = {name: score(view, x).float() for name, score in self.model.scores.items()}
+        return {name: score.masked_fill(score.isnan(), math.inf) for name, score in found.items()}
+
+    def forward(self, raw: Tensor) -> Scores:
+        each = self.scores(raw)
+        primary = next(iter(each))
+        threshold = self.model.thresholds[primary]
+        return Scores(each[primary], threshold.p_values(each[primary]), threshold(each[primary]), each)
+
+
+@contextlib.contextmanager
+def _single_precision(x: Tensor) -> Iterator[None]:
+    """Scores are computed in float32 whatever the training's precision: the same in every command."""
+    if not torch.is_autocast_enabled(x.device.type):
+        yield
+    else:
+        with torch.autocast(x.device.type, enabled=False):
+            yield
