@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .base import Score, at_least
-from .noise import keyed_noise, sample_keys, sample_noise
+from .noise import SampleNoise, sample_noise
 
 AT_ONCE = 16  # draws that are decoded together: enough for efficient products, and no multiple of memory to speak of
 
@@ -74,11 +74,10 @@ class ImportanceWeighted(Score):
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         mu, logvar = model.posterior(x)
-        keys, sigma = sample_keys(x, self.seed), (0.5 * logvar).exp()
+        draws, sigma = SampleNoise(x, self.k, mu.shape[1], self.seed), (0.5 * logvar).exp()
         bounds = []
         for start in range(0, self.k, AT_ONCE):
-            draws = range(start, min(start + AT_ONCE, self.k))
-            noise = keyed_noise(keys, draws, mu.shape[1], self.seed)
+            noise = draws[start : start + AT_ONCE]
             log_p, log_ratio = model.log_weights(x, mu + sigma * noise, noise, logvar)
             bounds.append((log_p + log_ratio).logsumexp(0))
         return math.log(self.k) - torch.stack(bounds).logsumexp(0)
@@ -143,7 +142,7 @@ class LikelihoodRegret(Score):
                 parameter.grad = gradient  # the model's own gradients stay as they are
             optimizer.step()
             elbo = self._elbo(model, x, q, noise)
-            best = torch.maximum(best, elbo.detach())
+            best = torch.fmax(best, elbo.detach())  # a step that went astray to NaN is not the best
         return (best - first).detach()
 
     @staticmethod

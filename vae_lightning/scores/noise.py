@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 PRIME = 2**31 - 1  # the product of two remainders, and twice that, fits into an int64
-ROUNDS = (1203793447, 338492719, 1763945621, 912559807)  # any numbers will do
+ROUNDS = (1203793447, 338492719)  # any numbers will do
 UNIT, FINE = 2**8, 2**29  # a number is hashed in steps of 1 / (UNIT · FINE) = 7e-12 up to 2³⁰ / UNIT = 4e6
 
 Number = TypeVar("Number", int, Tensor)
@@ -26,7 +26,28 @@ def sample_noise(x: Tensor, samples: int, features: int, seed: int) -> Tensor:
     Independent between samples, draws and features; the same for any batching, order and device. Samples that are
     equal to the bit get equal noise; so do samples whose features differ by less than 7e-12 each, or only beyond ±4e6.
     """
-    return keyed_noise(sample_keys(x, seed), range(samples), features, seed)
+    return SampleNoise(x, samples, features, seed)[0:samples]
+
+
+class SampleNoise:
+    """:func:`sample_noise` whose draws are made when they are asked for: ``noise[start:stop]``.
+
+    Of a number r for each draw and feature, and the sample's own a and b, (a r + b)² mod PRIME is uniform, and the
+    transform of Box and Muller 1958 makes two uniform numbers two normal ones.
+    """
+
+    def __init__(self, x: Tensor, samples: int, features: int, seed: int) -> None:
+        pairs = -(-features // 2)
+        self.features = features
+        self.a, self.b = sample_keys(x, seed)[..., None]
+        self.r = _scrambled(samples * 2 * pairs, seed, 1, x.device).view(samples, 1, 2 * pairs)
+
+    def __getitem__(self, draws: slice) -> Tensor:
+        v = (self.a * self.r[draws] + self.b) % PRIME
+        uniform = ((v * v % PRIME).float() + 0.5) * 2.0**-31  # in (0, 1], float32
+        u, angle = uniform.chunk(2, dim=-1)
+        radius, angle = (-2 * u.log()).sqrt(), 2 * torch.pi * angle
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], -1)[..., : self.features]
 
 
 def sample_keys(x: Tensor, seed: int) -> Tensor:
@@ -35,45 +56,27 @@ def sample_keys(x: Tensor, seed: int) -> Tensor:
     Σ_i c_i d_i mod PRIME over the digits d_i of all features, with pseudo-random c_i: two samples that differ agree in
     both keys with probability PRIME⁻². Carter and Wegman 1979, "Universal classes of hash functions".
     """
-    digits = _digits(x.flatten(1))
-    c = _scrambled(range(4 * digits.shape[1] + 2), seed, 0, x.device)
-    keys = []
-    for start, c_high, c_low in zip(c[:2], *c[2:].view(2, 2, -1).unbind(1), strict=True):
-        terms = (digits[..., 0] * c_high + digits[..., 1] * c_low) % PRIME
-        keys.append((terms.sum(1) + start) % PRIME)
-    return torch.stack(keys)
+    units, rest = _digits(x.flatten(1))
+    start, c_units, c_rest = (
+        _scrambled(2 * (1 + 2 * units.shape[1]), seed, 0, x.device).view(2, -1).tensor_split([1, 1 + units.shape[1]], 1)
+    )
+    sums = [((units * c + rest * c_) % PRIME).sum(1) for c, c_ in zip(c_units, c_rest, strict=True)]
+    return (torch.stack(sums) + start) % PRIME
 
 
-def keyed_noise(keys: Tensor, draws: range, features: int, seed: int) -> Tensor:
-    """The draws with these numbers, of the samples with these keys: (2, B) → float32 (draws, B, features).
-
-    Of a number r for each draw and feature, and the sample's own a and b, (a r + b)² mod PRIME is uniform; the
-    transform of Box and Muller 1958 makes two uniform numbers two normal ones.
-    """
-    pairs = -(-features // 2)
-    counters = range(2 * pairs * draws.start, 2 * pairs * draws.stop)
-    r = _scrambled(counters, seed, 1, keys.device).view(len(draws), 1, 2 * pairs)
-    a, b = keys[..., None]
-    v = (r * (a % (PRIME - 1) + 1) + b) % PRIME
-    uniform = ((v * v % PRIME).float() + 0.5) * 2.0**-31  # in (0, 1], float32
-    u, angle = uniform.chunk(2, dim=-1)
-    radius, angle = (-2 * u.log()).sqrt(), 2 * torch.pi * angle
-    return torch.cat([radius * angle.cos(), radius * angle.sin()], -1)[..., :features]
-
-
-def _digits(x: Tensor) -> Tensor:
-    """Each number as two integers below 2³⁰, its nearest unit and the rest: (B, D) → (B, D, 2)."""
+def _digits(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Each number as two integers of up to 2³⁰, its nearest unit and the rest: (B, D) → 2 × (B, D)."""
     scaled = (x.float() * UNIT).clamp(-(2.0**30), 2.0**30)
     unit = scaled.round()
-    return torch.stack([unit, ((scaled - unit) * FINE).round()], -1).long()
+    return unit.long(), ((scaled - unit) * FINE).round().long()
 
 
-def _scrambled(counters: range, seed: int, stream: int, device: torch.device) -> Tensor:
-    """A pseudo-random number in [0, PRIME) for each counter, others for each seed and stream."""
+def _scrambled(n: int, seed: int, stream: int, device: torch.device) -> Tensor:
+    """Pseudo-random numbers in [0, PRIME), n of them, others for each seed and stream."""
     key = stream
     for word in (seed % PRIME, seed // PRIME % PRIME):
         key = _permute((key + word) % PRIME)
-    return _permute((_permute(torch.arange(counters.start, counters.stop, device=device)) + key) % PRIME)
+    return _permute((_permute(torch.arange(n, device=device)) + key) % PRIME)
 
 
 def _permute(v: Number) -> Number:
