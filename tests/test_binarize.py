@@ -27,13 +27,15 @@ def test_pixels_are_zero_or_one_with_their_grey_value_for_probability():
     data = flat(binarize=True)
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         x, label = images(loader)
-        assert set(x.unique().tolist()) == {0.0, 1.0}
+        assert x.dtype == torch.uint8
+        assert set(x.unique().tolist()) == {0, 255}
+        x = x / 255
         pixels = (label == 0).sum().item() * 28**2
         assert abs(x[label == 0].mean() - 0.2) < 4 * (0.2 * 0.8 / pixels) ** 0.5
         assert (x[label == 1] == 1).all()
         first, second = x[label == 0][:2]
         assert not torch.equal(first, second)  # each image its own draw
-    assert images(flat().train_dataloader())[0].unique().tolist() == [torch.tensor(51).div(255).item()]
+    assert images(flat().train_dataloader())[0].unique().tolist() == [51]
 
 
 def test_training_draws_anew_each_epoch_and_the_same_again_after_a_resume():
@@ -56,7 +58,32 @@ def test_validation_and_test_are_the_same_whatever_the_seed_of_the_training_and_
     torch.manual_seed(1)
     other = flat(binarize=True)
     other.eval_batch_size = 7
-    for split in ("val", "test", "calibration"):
+    for split in ("val", "val_normals", "test", "calibration"):
         assert torch.equal(images(one.loader(split))[0].sum(0), images(other.loader(split))[0].sum(0))
     normal = images(one.val_dataloader())
-    assert torch.equal(normal[0][normal[1] == 0].sum(0), images(one.calibration_dataloader())[0].sum(0))
+    assert torch.equal(normal[0][normal[1] == 0].sum(0), images(one.validation_normals_dataloader())[0].sum(0))
+
+
+def test_draws_are_those_that_published_runs_were_made_with():
+    """Random < x / 255: of validation's normal samples and anomalies, then of the test's, keyed by the split's seed."""
+    data, plain = flat(binarize=True, seed=3), flat(seed=3)
+    generator = torch.Generator().manual_seed(3)
+    for split in ("val", "test"):
+        (x, label), (grey, _) = images(data.loader(split)), images(plain.loader(split))
+        for of in (0, 1):
+            chance = grey[label == of] / 255
+            expected = (torch.rand(chance.shape, generator=generator) < chance).float()
+            assert torch.equal(x[label == of] / 255, expected)
+    torch.manual_seed(7)
+    loader, greys = data.train_dataloader(), plain.train_dataloader()
+    for position, (batch, grey) in enumerate(zip(loader, greys, strict=True), 1):
+        generator.manual_seed(hash((7, 0, 0, position)))
+        assert torch.equal(batch.row, grey.row)
+        chance = grey.x.float() / 255
+        assert torch.equal(batch.x / 255, (torch.rand(chance.shape, generator=generator) < chance).float())
+
+
+def test_a_calibration_split_leaves_the_other_draws_as_they_are():
+    one, other = flat(binarize=True), flat(binarize=True, calibration_fraction=0.0)
+    for split in ("val", "test"):
+        assert torch.equal(images(one.loader(split))[0], images(other.loader(split))[0])

@@ -19,12 +19,26 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from vae_lightning.data import ANOMALY, MNIST, NORMAL, AnomalyDataModule, Digits, FashionMNIST, GaussianMixture, Part
+from vae_lightning.data import (
+    ANOMALY,
+    MNIST,
+    NORMAL,
+    AnomalyDataModule,
+    Arrays,
+    Corrupted,
+    Digits,
+    FashionMNIST,
+    GaussianMixture,
+    Part,
+)
+from vae_lightning.detection.preprocessing import Images, Preprocessing, Standardize, Unchanged
 from vae_lightning.errors import UserError
 
 
 class Numbers(AnomalyDataModule):
     """A data set of one's own: 300 + 100 samples in three classes, x their number; ``damage`` spoils it."""
+
+    preprocessing = Unchanged()
 
     def __init__(self, damage: Callable[[Part, Part], Any] = lambda train, test: None, **kwargs: Any) -> None:
         self.input_shape, self.classes, self.damage = [2], ["a", "b", "c"], damage
@@ -38,9 +52,17 @@ class Numbers(AnomalyDataModule):
 
 
 class StandardizedNumbers(Numbers):
-    @property
-    def standardize(self) -> bool:
-        return True
+    preprocessing: Preprocessing = Standardize()
+
+
+def table(rows: int = 400) -> np.ndarray:
+    """A table to tell rows apart, its first column a timestamp."""
+    return np.stack([1.7e9 + np.arange(rows), np.random.default_rng(0).normal(size=rows)], 1)
+
+
+def arrays(**kwargs: Any) -> Arrays:
+    labels = np.arange(400) % 5 == 0
+    return Arrays(table()[:300], labels[:300], table()[300:], labels[300:], **kwargs)
 
 
 # A new data module, or another way to divide one, costs one line here: root → data module.
@@ -54,6 +76,10 @@ DATA: dict[str, Callable[..., AnomalyDataModule]] = {
     "digits": lambda root, **kwargs: Digits(normal_classes=[0, 1, 2], **kwargs),
     "own": lambda root, **kwargs: Numbers(normal_classes=[0, 2], **kwargs),
     "own, standardised": lambda root, **kwargs: StandardizedNumbers(normal_classes=[0, 2], **kwargs),
+    "binarized": lambda root, **kwargs: MNIST(root, normal_classes=[0, 1, 2, 3, 4, 5, 6], binarize=True, **kwargs),
+    "corrupted": lambda root, **kwargs: Digits(anomalies_from=Corrupted(Digits()), **kwargs),
+    "arrays": lambda root, **kwargs: arrays(**kwargs),
+    "arrays, a random test part": lambda root, **kwargs: Arrays(table(), np.arange(400) % 5 == 0, **kwargs),
 }
 
 
@@ -62,106 +88,182 @@ def make(request: pytest.FixtureRequest, mnist_files: Path) -> Callable[..., Ano
     return lambda **kwargs: DATA[request.param](str(mnist_files), **kwargs)
 
 
-def samples(data: AnomalyDataModule, split: str) -> list[tuple[bytes, int, int]]:
-    """What a split holds, as stored: (x, label, target)."""
+SPLITS = ["train", "val", "calibration", "test"]
+
+
+def samples(data: AnomalyDataModule, split: str) -> list[tuple[bytes, int, int, int]]:
+    """What a split holds, as stored: (x, label, target, row)."""
     source = data.loader(split).split
-    x, label, target = source[torch.arange(len(source))]
-    return [(row.numpy().tobytes(), *rest) for row, *rest in zip(x, label.tolist(), target.tolist(), strict=True)]
+    x, *columns = source[torch.arange(len(source))]
+    return list(zip(map(_bytes, x), *(column.tolist() for column in columns), strict=True))
 
 
-def contents(part: Part, classes: list[int]) -> set[bytes]:
-    chosen = torch.isin(part.target, torch.tensor(classes))
-    return {row.numpy().tobytes() for row in part.x[chosen]}
+def _bytes(row: Tensor) -> bytes:
+    return row.numpy().tobytes()
 
 
-def labelled(rows: list[tuple[bytes, int, int]], label: int) -> list[bytes]:
-    return [x for x, of, _ in rows if of == label]
+def rows_of(part: Part, classes: list[int]) -> list[int]:
+    """Where the samples of these classes stand in their source."""
+    rows = torch.isin(part.target, torch.tensor(classes)).nonzero().flatten()
+    return (rows if part.row is None else part.row[rows]).tolist()
+
+
+def labelled(found: list[tuple[bytes, int, int, int]], label: int) -> list[int]:
+    """The rows of samples with this label."""
+    return [row for _, of, _, row in found if of == label]
 
 
 # The contract
 
 
-def test_the_splits_are_those_of_the_table(make: Callable[..., AnomalyDataModule]) -> None:
-    data = make(val_fraction=0.2)
+@pytest.mark.parametrize("calibration", [None, 0.3, 0.0])
+def test_the_splits_are_those_of_the_table(make: Callable[..., AnomalyDataModule], calibration: float | None) -> None:
+    data = make(val_fraction=0.2, calibration_fraction=calibration)
     (train_part, test_part), (normal, anomalous) = data.load(), data.division()
     other_train, other_test = data.anomalies_from.load() if data.anomalies_from else (train_part, test_part)
     if data.anomalies_from:
         anomalous = list(range(10))
-    train, val, test = (samples(data, split) for split in ("train", "val", "test"))
-    normals = contents(train_part, normal)
-    assert {label for _, label, _ in train} == {NORMAL}
-    assert set(labelled(train, NORMAL)) | set(labelled(val, NORMAL)) == normals
+    train, val, held_out, test = (samples(data, split) for split in SPLITS)
+    normals = rows_of(train_part, normal)
+    assert {label for _, label, *_ in train + held_out} == {NORMAL}
+    own = [] if calibration == 0 else labelled(held_out, NORMAL)
+    assert sorted(labelled(train, NORMAL) + labelled(val, NORMAL) + own) == normals
     assert len(labelled(val, NORMAL)) == round(0.2 * len(normals))
-    strange = contents(other_train, anomalous)
-    assert set(labelled(val, ANOMALY)) <= strange
+    assert len(own) == round({None: 0.2}.get(calibration, calibration or 0.0) * len(normals))
+    if calibration == 0:
+        assert held_out == [sample for sample in val if sample[1] == NORMAL]
+    strange = rows_of(other_train, anomalous)
+    assert set(labelled(val, ANOMALY)) <= set(strange)
     assert len(labelled(val, ANOMALY)) == min(len(labelled(val, NORMAL)), len(strange))
-    assert set(labelled(test, NORMAL)) == contents(test_part, normal)
-    assert set(labelled(test, ANOMALY)) == contents(other_test, anomalous)
-    assert Counter(samples(data, "calibration")) == Counter(row for row in val if row[1] == NORMAL)
-    for rows in (train, val, test):  # the class of a sample is its own, −1 where it is another data set's
-        for _, label, target in rows:
+    assert labelled(test, NORMAL) == rows_of(test_part, normal)
+    assert labelled(test, ANOMALY) == rows_of(other_test, anomalous)
+    for found in (train, val, test):  # the class of a sample is its own, −1 where it is another data set's
+        for _, label, target, _ in found:
             assert target in (normal if label == NORMAL else [-1] if data.anomalies_from else anomalous)
 
 
 def test_no_sample_is_in_two_splits_or_twice_in_one(make: Callable[..., AnomalyDataModule]) -> None:
     data = make(contamination=0.01)
-    counts = Counter(x for split in ("train", "val", "test") for x, _, _ in samples(data, split))
+    train, val, held_out, test = (samples(data, split) for split in SPLITS)
+    # rows are those of the training part, and of another data set's, told apart by the label
+    counts = Counter((row, label) for _, label, _, row in train + val + held_out)
     assert set(counts.values()) == {1}
+    assert len({(row, label) for _, label, _, row in test}) == len(test)
+    if not data.binarize:
+        assert set(Counter(x for x, *_ in train + val + held_out + test).values()) == {1}
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_without_a_calibration_split_train_and_val_are_what_they_were(seed: int) -> None:
+    """The draws of the three-way split that published runs were made with, made here once more."""
+    data = Numbers(
+        normal_classes=[0, 2],
+        calibration_fraction=0.0,
+        val_anomalies=0.5,
+        test_anomalies=0.5,
+        seed=seed,
+        val_fraction=0.1,
+    )
+    train, test = (part.target for part in data.load())
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = []
+    for target, normal in ((train, True), (train, False), (test, False)):
+        rows = ((target != 1) == normal).nonzero().flatten()
+        shuffled.append(rows[torch.randperm(len(rows), generator=generator)].tolist())
+    normals, strange, injected = shuffled
+    val, found = samples(data, "val"), samples(data, "test")
+    assert labelled(val, NORMAL) == sorted(normals[:20])
+    assert labelled(val, ANOMALY) == sorted(strange[:10])
+    assert labelled(samples(data, "train"), NORMAL) == sorted(normals[20:])
+    assert labelled(samples(data, "calibration"), NORMAL) == sorted(normals[:20])
+    assert labelled(found, ANOMALY) == sorted(injected[:16])
+    # a calibration split is taken out of train, and val stays
+    other = Numbers(normal_classes=[0, 2], calibration_fraction=0.25, val_anomalies=0.5, seed=seed)
+    assert samples(other, "val") == val
+    assert labelled(samples(other, "calibration"), NORMAL) == sorted(normals[20:70])
+    assert labelled(samples(other, "train"), NORMAL) == sorted(normals[70:])
+
+
+def test_rows_lead_back_to_the_source_in_its_order(make: Callable[..., AnomalyDataModule]) -> None:
+    data = make(eval_batch_size=7, batch_size=5, contamination=0.01, on_device=True)
+    parts = data.load()
+    others = data.anomalies_from.load() if data.anomalies_from else parts
+    for split in (*SPLITS, "train_normals", "val_normals"):
+        which = split == "test"
+        for world in (1, 3):
+            found = []
+            for rank in range(world):
+                loader = data.loader(split, shuffle=split == "train")
+                loader.rank, loader.world = rank, world
+                found += [sample for batch in loader for sample in zip(*batch, strict=True)]
+            for x, label, target, row in found:
+                foreign = data.anomalies_from is not None and label == ANOMALY
+                part = (others if foreign else parts)[which]
+                place = int(row) if part.row is None else part.row.tolist().index(int(row))
+                assert data.binarize or torch.equal(x, part.x[place])
+                assert int(target) == (-1 if foreign else int(part.target[place]))
+        if split != "train":
+            order = [(data.anomalies_from is not None and label, row) for _, label, _, row in samples(data, split)]
+            assert order == sorted(order)
+
+
+def test_what_a_model_is_fitted_with_holds_each_sample_on_every_rank(make: Callable[..., AnomalyDataModule]) -> None:
+    data = make(contamination=0.01)
+
+    def labels(loader: Any) -> list[int]:
+        assert (loader.rank, loader.world) == (0, 1)
+        return [label for batch in loader for label in batch.label.tolist()]
+
+    train, val = samples(data, "train"), samples(data, "val")
+    assert labels(data.normals_dataloader()) == [NORMAL] * len(labelled(train, NORMAL))
+    assert labels(data.reference_dataloader()) == [label for _, label, *_ in train]
+    assert labels(data.validation_normals_dataloader()) == [NORMAL] * len(labelled(val, NORMAL))
+    assert labels(data.calibration_dataloader()) == [NORMAL] * len(samples(data, "calibration"))
+    assert samples(data, "train_normals") == [sample for sample in train if sample[1] == NORMAL]
+    assert samples(data, "val_normals") == [sample for sample in val if sample[1] == NORMAL]
 
 
 def test_a_split_is_a_function_of_the_arguments_and_its_seed(make: Callable[..., AnomalyDataModule]) -> None:
-    def everything(**kwargs: Any) -> list[list[tuple[bytes, int, int]]]:
+    def everything(**kwargs: Any) -> list[list[tuple[bytes, int, int, int]]]:
         torch.manual_seed(torch.seed())  # the global generator has no say
         data = make(**kwargs)
-        return [samples(data, split) for split in ("train", "val", "test", "calibration")]
+        return [samples(data, split) for split in SPLITS]
 
     first = everything()
     assert everything() == first
     assert everything(batch_size=7, eval_batch_size=9, num_workers=0) == first
     other = everything(seed=1)
-    assert sorted(other[2]) == sorted(first[2])  # the test split is the data set's own
+    data = make()
+    if not data.binarize and not (isinstance(data, Arrays) and data._test is None):
+        assert other[3] == first[3]  # the test split is the data set's own
     assert sorted(other[0]) != sorted(first[0])
 
 
 def test_batches_are_what_a_model_expects(make: Callable[..., AnomalyDataModule]) -> None:
     data = make(batch_size=16, eval_batch_size=50)
+    data.preprocessing.fit(batch.x for batch in data.normals_dataloader())
     for loader, size in ((data.train_dataloader(), 16), (data.val_dataloader(), 50), (data.test_dataloader(), 50)):
-        for x, label, target in loader:
+        for batch in loader:
+            data.preprocessing.check(batch.x, data.input_shape)
+            x = data.preprocessing(batch.x)
             assert x.dtype == torch.float32
             assert list(x.shape[1:]) == data.input_shape
-            assert label.dtype == target.dtype == torch.int64
-            assert len(x) == len(label) == len(target) <= size
+            assert batch.label.dtype == batch.target.dtype == batch.row.dtype == torch.int64
+            assert len(x) == len(batch.label) == len(batch.target) == len(batch.row) <= size
             assert x.isfinite().all()
-            if len(data.input_shape) == 3:
+            if isinstance(data.preprocessing, Images):
+                assert batch.x.dtype == torch.uint8
                 assert x.min() >= 0
                 assert x.max() <= 1
     predicted = torch.cat([batch.x for batch in data.predict_dataloader()])
     assert torch.equal(predicted, torch.cat([batch.x for batch in data.test_dataloader()]))
 
 
-def test_features_are_standardised_by_the_training_split_alone(make: Callable[..., AnomalyDataModule]) -> None:
-    data = make(contamination=0.02, val_anomalies=0.5)
-    if not data.standardize:
-        data.setup()
-        assert data.state_dict() == {"mean": None, "std": None}
-        return
-    raw = {
-        split: np.stack([np.frombuffer(x, np.float32) for x, _, _ in samples(data, split)]) for split in ("val", "test")
-    }
-    normals = np.stack([np.frombuffer(x, np.float32) for x, label, _ in samples(data, "train") if label == NORMAL])
-    mean, std = normals.astype(float).mean(0), normals.astype(float).std(0, ddof=1)
-    std[np.ptp(normals, axis=0) == 0] = 1
-    for split, x in raw.items():
-        batches = torch.cat([batch.x for batch in data.loader(split)])
-        torch.testing.assert_close(batches, torch.from_numpy((x - mean) / std).float(), rtol=1e-4, atol=2e-4)
-
-
-def test_the_standardisation_travels_with_a_checkpoint(make: Callable[..., AnomalyDataModule]) -> None:
-    data, other = make(), make(seed=5)
-    data.setup()
-    other.load_state_dict(data.state_dict())
-    batches = torch.cat([batch.x for batch in data.test_dataloader()])
-    assert torch.equal(torch.cat([batch.x for batch in other.test_dataloader()]), batches)
+def test_each_data_module_has_a_preprocessing_of_its_own(make: Callable[..., AnomalyDataModule]) -> None:
+    data, other = make(), make()
+    assert data.preprocessing is not other.preprocessing
+    data.preprocessing.fit(batch.x for batch in data.normals_dataloader())
+    assert other.preprocessing.fitted == (not isinstance(other.preprocessing, Standardize))
 
 
 def test_setup_builds_the_splits_once(make: Callable[..., AnomalyDataModule]) -> None:
@@ -217,10 +319,12 @@ def test_the_classes_are_divided_as_asked(arguments: dict[str, Any], normal: lis
 
 
 def test_images_stay_bytes_in_memory_and_are_not_copied_for_a_split(mnist_files: Path) -> None:
-    data = MNIST(str(mnist_files), normal_classes=[0])
+    data = MNIST(str(mnist_files), normal_classes=[0], on_device=True)
     train, val, calibration = (data.loader(split).split for split in ("train", "val", "calibration"))
     assert train.x.dtype == torch.uint8
     assert train.x.data_ptr() == val.x.data_ptr() == calibration.x.data_ptr()
+    moved: dict[int, tuple[Tensor, Tensor]] = {}
+    assert train.to(torch.device("cpu"), moved).x is val.to(torch.device("cpu"), moved).x
     mixed = MNIST(str(mnist_files), anomalies_from=FashionMNIST(str(mnist_files))).loader("test").split
     assert [part.x.dtype for part in mixed.parts] == [torch.uint8, torch.uint8]
 
@@ -262,7 +366,7 @@ def test_the_mixture_is_as_described() -> None:
 
 @pytest.mark.parametrize("data", [GaussianMixture(samples=1003, anomaly_fraction=0.05), Digits()])
 def test_the_test_part_is_a_stratified_fifth(data: AnomalyDataModule) -> None:
-    (_, train), (_, test) = data.load()
+    train, test = (part.target for part in data.load())
     assert len(test) == -(-(len(train) + len(test)) // 5)
     for c in range(len(data.classes)):
         n = int((train == c).sum()), int((test == c).sum())
@@ -425,8 +529,14 @@ def spoil(value: float, part: int = 0) -> Callable[[Part, Part], Tensor]:
     return lambda *parts: parts[part].x[7, 1].fill_(value)
 
 
-def without(c: int, part: int) -> Callable[[Part, Part], Tensor]:
-    return lambda *parts: parts[part].target.masked_fill_(parts[part].target == c, 0)
+def without(c: int, part: int, instead: int = 0) -> Callable[[Part, Part], Tensor]:
+    return lambda *parts: parts[part].target.masked_fill_(parts[part].target == c, instead)
+
+
+class Unsaid(Numbers):
+    """It forgot to say what its samples are."""
+
+    preprocessing = None  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize(
@@ -444,6 +554,12 @@ def without(c: int, part: int) -> Callable[[Part, Part], Tensor]:
         *((lambda v=v: Numbers(test_anomalies=v), f"test_anomalies = {v} ") for v in (0.0, 1.5, float("nan"))),
         *((lambda v=v: Numbers(contamination=v), f"contamination = {v} ") for v in (-0.1, 1.0, float("nan"))),
         *((lambda v=v: Numbers(val_anomalies=v), f"val_anomalies = {v} ") for v in (0.0, float("nan"), float("inf"))),
+        *(
+            (lambda v=v: Numbers(calibration_fraction=v), f"calibration_fraction = {v} ")
+            for v in (-0.1, 1.0, float("nan"))
+        ),
+        (lambda: Numbers(anomaly_classes=[0, 1, 2]), r"anomaly_classes = \[0, 1, 2\] leaves nothing normal"),
+        (lambda: Unsaid(), "Unsaid: preprocessing = None does not say .* Images.* Standardize"),
         (lambda: Numbers(batch_size=0), "batch_size = 0 "),
         (lambda: Numbers(eval_batch_size=-1), "eval_batch_size = -1 "),
         *(
@@ -474,15 +590,19 @@ def test_a_wrong_argument_is_named(build: Callable[[], AnomalyDataModule], messa
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (Numbers(), r"normal_classes = \[0, 1, 2\] leaves no anomalies"),
-        (Numbers(normal_classes=[0, 1, 2]), r"normal_classes = \[0, 1, 2\] leaves no anomalies"),
-        (Numbers(spoil(float("nan")), normal_classes=[0]), "sample 7 holds NaN"),
-        (Numbers(spoil(float("inf"), 1), normal_classes=[0]), "sample 7 holds NaN or infinity"),
-        (Numbers(anomalies_from=Numbers(spoil(float("nan")))), "sample 7 holds NaN"),
-        (Numbers(normal_classes=[0], val_fraction=0.999), "100 normal samples are too few"),
-        (Numbers(normal_classes=[0], contamination=0.9), "contamination = 0.9 needs 810 anomalies"),
-        (Numbers(without(2, 0), normal_classes=[0], anomaly_classes=[2]), "the training part has no anomalies"),
-        (Numbers(without(2, 1), normal_classes=[0], anomaly_classes=[2]), "the test part has no anomalies"),
+        (Numbers(spoil(float("nan")), normal_classes=[0]), r"sample 7 holds NaN .*column 1 \(training part\)"),
+        (
+            Numbers(spoil(float("inf"), 1), normal_classes=[0]),
+            r"sample 7 holds NaN or infinity in column 1 \(test",
+        ),
+        (Numbers(anomalies_from=Numbers(spoil(float("nan")))), "sample 7 holds NaN .*Numbers's training part"),
+        (Numbers(normal_classes=[0], val_fraction=0.5), "100 normal samples are too few, 102 are needed: 50 to val"),
+        (Numbers(normal_classes=[0], val_fraction=0.1, calibration_fraction=0.89), "100 normal .* 101 are needed"),
+        (Numbers(normal_classes=[0], val_fraction=0.99, calibration_fraction=0.0), "101 are needed"),
+        (Numbers(without(0, 0, 1), normal_classes=[0]), "0 normal samples are too few, 4 are needed"),
+        (Numbers(normal_classes=[0], contamination=0.9), "contamination = 0.9 needs 720 anomalies"),
+        (Numbers(contamination=0.1), "contamination = 0.1 needs 27 anomalies, and the training part has 0"),
+        (Numbers(contamination=1e-9), "contamination = 1e-09 needs 0 anomalies, and the training part has 0"),
         (GaussianMixture(samples=100, components=40), "samples = 100 are too few"),
         (GaussianMixture(samples=100, test_fraction=0.01), "test_fraction = 0.01"),
     ],
@@ -497,9 +617,66 @@ def test_anomalies_of_another_kind_are_refused() -> None:
     """Bytes and floats in one batch would be scaled alike."""
 
     class FloatDigits(Digits):
+        preprocessing: Preprocessing = Unchanged()
+
         def load(self) -> tuple[Part, Part]:
             train, test = super().load()
             return Part(train.x / 255, train.target), Part(test.x / 255, test.target)
 
     with pytest.raises(UserError, match=r"FloatDigits holds torch\.float32, not torch\.uint8"):
         Digits(anomalies_from=FloatDigits()).setup()
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "convert", "message"),
+    [
+        (Images(), lambda x: x, r"training part .* Images takes uint8 from 0 to 255, not float32"),
+        (Unchanged(), lambda x: x.double(), r"Unchanged takes float32, not float64"),
+        (Standardize(), lambda x: x[:, :1], r"Standardize takes real numbers of shape \[samples, 2\], not \[300, 1\]"),
+    ],
+)
+def test_samples_that_do_not_suit_the_preprocessing_are_refused(
+    preprocessing: Preprocessing, convert: Callable[[Tensor], Tensor], message: str
+) -> None:
+    class Wrong(Numbers):
+        def load(self) -> tuple[Part, Part]:
+            train, test = super().load()
+            return train._replace(x=convert(train.x)), test._replace(x=convert(test.x))
+
+    data = Wrong()
+    data.preprocessing = preprocessing
+    with pytest.raises(UserError, match=message) as error:
+        data.setup()
+    assert "\n" not in str(error.value)
+
+
+# Normal data alone
+
+
+def test_normal_data_alone_is_data() -> None:
+    data = Numbers()
+    train, val, held_out, test = (samples(data, split) for split in SPLITS)
+    assert (len(train), len(val), len(held_out), len(test)) == (240, 30, 30, 100)
+    assert {label for _, label, *_ in train + val + held_out + test} == {NORMAL}
+
+
+def test_anomalies_may_be_absent_from_either_part() -> None:
+    data = Numbers(without(2, 0), normal_classes=[0], anomaly_classes=[2])
+    assert not labelled(samples(data, "val"), ANOMALY)
+    assert labelled(samples(data, "test"), ANOMALY)
+    data = Numbers(without(2, 1), normal_classes=[0], anomaly_classes=[2])
+    assert labelled(samples(data, "val"), ANOMALY)
+    assert not labelled(samples(data, "test"), ANOMALY)
+
+
+def test_an_empty_test_part_is_refused_when_it_is_asked_for() -> None:
+    class NoTest(Numbers):
+        def load(self) -> tuple[Part, Part]:
+            train, test = super().load()
+            return train, Part(test.x[:0], test.target[:0])
+
+    data = NoTest()
+    assert len(samples(data, "val")) == 30
+    with pytest.raises(UserError, match="NoTest: the test split is empty"):
+        data.test_dataloader()
+    assert len(samples(NoTest(anomalies_from=Numbers()), "test")) == 100

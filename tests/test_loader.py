@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from vae_lightning.batch import even_batches
 from vae_lightning.data import Batch, Loader
 from vae_lightning.data.loader import Chain, Split
 from vae_lightning.errors import UserError
@@ -18,7 +19,7 @@ def numbered(n: int, first: int = 0) -> Split:
     """Samples n to be told apart by their target, stored in reverse order."""
     x = (torch.arange(first, first + n).flip(0)[:, None, None] % 256).to(torch.uint8).expand(n, 2, 2).contiguous()
     number = torch.arange(first, first + n)
-    return Split(x, torch.arange(n).flip(0), number % 2, number)
+    return Split(x, torch.arange(n).flip(0), number % 2, number, 1000 + number)
 
 
 def targets(batches: list[Batch]) -> list[list[int]]:
@@ -40,14 +41,37 @@ def shared(n: int, world: int, **kwargs: int | bool) -> list[Loader]:
     return loaders
 
 
-def test_batches_are_float_images_in_unit_range_and_memory_keeps_uint8() -> None:
-    loader = Loader(numbered(256), 100)
-    batch = next(iter(loader))
-    assert batch.x.dtype == torch.float32
-    assert batch.label.dtype == batch.target.dtype == torch.int64
-    torch.testing.assert_close(batch.x, batch.target[:, None, None].expand(-1, 2, 2) / 255, rtol=0, atol=0)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.float16, torch.int64])
+def test_batches_are_raw(dtype: torch.dtype) -> None:
+    split = numbered(256)
+    split.x = split.x.to(dtype)
+    batch = next(iter(Loader(split, 100)))
+    assert batch.x.dtype == dtype
+    assert batch.label.dtype == batch.target.dtype == batch.row.dtype == torch.int64
+    assert torch.equal(batch.x, batch.target[:, None, None].expand(-1, 2, 2).to(dtype))
     assert torch.equal(batch.label, batch.target % 2)
-    assert loader.split.x.dtype == torch.uint8
+    assert torch.equal(batch.row, batch.target + 1000)
+
+
+def test_a_row_is_the_sample_s_own_unless_the_split_says_otherwise() -> None:
+    part = numbered(10)
+    split = Split(part.x, torch.tensor([7, 2]), part.label[:2], part.target[:2])
+    assert split[torch.tensor([1, 0])].row.tolist() == [2, 7]
+    assert split.select(torch.tensor([1]))[torch.tensor([0])].row.tolist() == [2]
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 12, 13, 100])
+@pytest.mark.parametrize("batch_size", [1, 3, 12, 1000])
+def test_batches_are_as_even_as_can_be(n: int, batch_size: int) -> None:
+    sizes = even_batches(n, batch_size)
+    assert sum(sizes) == n
+    assert len(sizes) == -(-n // batch_size)
+    assert sizes == sorted(sizes, reverse=True)
+    assert not sizes or (max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1)
+    if sizes:
+        assert sizes == [len(batch.x) for batch in Loader(numbered(n), batch_size)]
+        more = even_batches(n, batch_size, len(sizes) + 1)
+        assert (len(more), sum(more)) == (len(sizes) + 1, n)
 
 
 def test_splits_of_one_data_set_share_its_memory() -> None:
@@ -226,14 +250,6 @@ def test_a_chain_is_the_concatenation_of_its_parts(sizes: tuple[int, ...], shuff
 def _sorted(batch: Batch) -> Batch:
     order: Tensor = batch.target.argsort()
     return Batch(*(column[order] for column in batch))
-
-
-def test_batches_are_standardised_by_the_given_statistics() -> None:
-    x = torch.randn(20, 3) * 5 + 2
-    mean, std = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 4.0])
-    rows, zeros = torch.arange(20), torch.zeros(20, dtype=torch.long)
-    batches = list(Loader(Split(x, rows, zeros, zeros), 8, mean=mean, std=std))
-    torch.testing.assert_close(torch.cat([batch.x for batch in batches]), (x - mean) / std)
 
 
 def test_a_split_moves_to_a_device_whole() -> None:

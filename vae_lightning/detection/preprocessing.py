@@ -36,7 +36,7 @@ class Preprocessing(Recorded, nn.Module):
         return True
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Learn from raw batches (B, *input_shape) of normal training samples."""
+        """Learn from raw batches (B, *input_shape) of normal training samples; they are gone through once."""
 
     @abstractmethod
     def forward(self, raw: Tensor) -> Tensor:
