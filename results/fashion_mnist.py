@@ -7,8 +7,8 @@ import json
 
 from report import HERE, rows
 
-from vae_lightning.studies.sweep_plan import SEED, read
-from vae_lightning.studies.sweep_report import Row, curves, heatmap, points
+from vae_lightning.studies.sweep.plan import SEED, read
+from vae_lightning.studies.sweep.report import Row, curves, heatmap, points
 
 
 def main() -> None:

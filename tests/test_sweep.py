@@ -21,11 +21,12 @@ from conftest import CONFIGS, kill
 
 from vae_lightning.commands.cli import CLI, _be_quiet
 from vae_lightning.errors import UserError
-from vae_lightning.studies import sweep_trials, workers
-from vae_lightning.studies.sweep import train
-from vae_lightning.studies.sweep_plan import Plan, read
-from vae_lightning.studies.sweep_report import Row, front, heatmap, points
-from vae_lightning.studies.sweep_trials import Claim, Trials, connect
+from vae_lightning.studies import tasks
+from vae_lightning.studies.sweep import trials as sweep_trials
+from vae_lightning.studies.sweep.command import train
+from vae_lightning.studies.sweep.plan import Plan, read
+from vae_lightning.studies.sweep.report import Row, front, heatmap, points
+from vae_lightning.studies.sweep.trials import Claim, Trials, connect
 
 LATENT, BETA, SEED = "model.init_args.latent_dim", "model.init_args.beta", "seed_everything"
 ANNEALED = {"class_path": "Linear", "init_args": {"epochs": 1}}
@@ -139,7 +140,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(run, here):
 
     kill(here, [*line.split(), "--jobs", "2"], lambda: any(map(_done, folder.glob("trial_*"))) and training() != [])
     deadline = time.monotonic() + 30
-    while not all(workers.free(lock) for lock in (folder / ".locks").iterdir()):
+    while not all(tasks.free(lock) for lock in (folder / ".locks").iterdir()):
         assert time.monotonic() < deadline, "its processes outlive it"
         time.sleep(0.05)
     assert "RUNNING" in _states(folder)

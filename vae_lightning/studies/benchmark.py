@@ -16,8 +16,10 @@ from ..errors import UserError
 from ..files import read_yaml, write_csv, write_whole
 from ..training import runs
 from ..training.callbacks.metrics import SCORES
-from . import baselines, tools, workers
-from .sweep_plan import OWNED, PLACE, as_text
+from . import baselines
+from . import tasks as engine
+from .parser import StudyParser, build, fit, markdown
+from .tasks import OWNED, PLACE, as_text
 
 DESCRIPTION = """\
 Train a configuration once for each class and seed, and put the AUROC of its scores on the test split beside that of a
@@ -87,20 +89,20 @@ def main(args: list[str], cli: Any, be_quiet: Callable[[], None]) -> int:
     """
     given, overrides = _parse(args)
     folder = given.runs / (given.name or f"benchmark_{given.config.stem}")
-    workers.quiet(be_quiet)
+    engine.quiet(be_quiet)
     tasks = _tasks(cli, given, overrides, folder)
     _claim(folder, given.config, overrides)
     left = [task for task in tasks if not task.file.is_file()]
     print(f"{folder}: {len(tasks)} tasks, {len(left)} left", flush=True)
     if left:
-        workers.run(given.jobs, be_quiet, work, cli, left)
+        engine.run(given.jobs, be_quiet, work, cli, left)
     missing = [task for task in tasks if not task.file.is_file()]
     print("\n".join(["", *report(folder), *(f"missing      {task}{_why(task)}" for task in missing)]), flush=True)
     return int(bool(missing))
 
 
 def _parse(args: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-    parser = tools.Parser("benchmark", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = StudyParser("benchmark", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", type=Path, required=True, help="the configuration that is tried")
     parser.add_argument("--data", nargs="+", help="data sets (default: the configuration's)")
     parser.add_argument(
@@ -142,7 +144,7 @@ def _tasks(cli: Any, given: argparse.Namespace, overrides: dict[str, Any], folde
         fixed = ["fit", "--config", str(given.config), *([f"--data={name}"] if name else []), *_options(overrides)]
         for protocol in given.protocol:
             for c in {min(given.classes or [0]), max(given.classes or [0])}:
-                data = tools.build(cli, [*fixed, *_options(PROTOCOLS[protocol](c))]).datamodule
+                data = build(cli, [*fixed, *_options(PROTOCOLS[protocol](c))]).datamodule
             classes = given.classes or range(len(data.classes))
             lines = {c: [*fixed, *_options(PROTOCOLS[protocol](c))] for c in classes}
             found.append((type(data).__name__, protocol, lines))
@@ -182,7 +184,7 @@ def work(cli: Any, tasks: list[Task]) -> None:
     """Do what is neither done nor being done by another process."""
     for task in tasks:
         task.folder.mkdir(parents=True, exist_ok=True)
-        with workers.lock(task.folder / ".lock") as mine:
+        with engine.lock(task.folder / ".lock") as mine:
             if mine and not task.file.is_file():
                 print(f"{task}  {_attempt(cli, task)}", flush=True)
 
@@ -192,11 +194,11 @@ def _attempt(cli: Any, task: Task) -> str:
     complaint = task.folder / "error.txt"
     try:
         if task.seed is None:
-            found = baselines.aurocs(tools.build(cli, task.arguments).datamodule)
+            found = baselines.aurocs(build(cli, task.arguments).datamodule)
             write_whole(task.file, json.dumps(found, indent=2))
         else:
             place = {"runs": str(task.folder.parent.parent), "experiment": task.folder.parent.name}
-            tools.fit(cli, [*task.arguments, *_options({"seed_everything": task.seed, **place})], task.folder)
+            fit(cli, [*task.arguments, *_options({"seed_everything": task.seed, **place})], task.folder)
     except SystemExit as stop:
         raise KeyboardInterrupt from stop  # SIGTERM would exit with 0, as if all were done
     except Exception as error:  # the others go on
@@ -283,7 +285,7 @@ def table(found: list[Row]) -> list[str]:
         whole = [seed for seed in seeds if all((c, seed) in values for c in classes)]
         cells.append([float(np.mean([values[c, seed] for c in classes])) for seed in whole])
         lines.append([method, *map(_spread, cells)])
-    return tools.markdown(lines)
+    return markdown(lines)
 
 
 def _spread(values: list[float]) -> str:

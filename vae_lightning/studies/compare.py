@@ -27,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 from ..errors import UserError
 from ..training.callbacks.metrics import SCORES
 from ..training.runs import RESULTS
-from . import tools
+from . import parser as parsers
 from .curves import png, roc, scalars, training
 
 # keys that say where a run lies and what is watched, and nothing about what it comes to
@@ -131,9 +131,9 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def parser() -> tools.Parser:
+def parser() -> parsers.StudyParser:
     """What ``compare --help`` shows."""
-    parser = tools.Parser(
+    parser = parsers.StudyParser(
         "compare",
         description="Puts finished runs side by side: the settings in which they differ, loss terms, AUROC, average "
         "precision, F1, epochs and time, ROC and training curves. Runs that differ in their seeds alone "
@@ -287,7 +287,7 @@ def markdown(groups: list[Group]) -> str:
         cells = [g.name, *(g.differences[key] for key in differing), str(len(g.runs))]
         rows.append([*cells, *(_cell(name, g.statistics(name)) for name in metrics)])
     spread = "± is the standard deviation over n seeds; train and val are of the last epoch, test of the kept weights."
-    return "\n".join([*tools.markdown(rows), "", spread, ""])
+    return "\n".join([*parsers.markdown(rows), "", spread, ""])
 
 
 def _cell(name: str, statistics: tuple[float, float] | None) -> str:

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..training import runs
 
 
-class Parser(argparse.ArgumentParser):
+class StudyParser(argparse.ArgumentParser):
     """Says what is wrong in one line.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import multiprocessing.connection
 import os
@@ -18,6 +19,15 @@ import torch
 from ..errors import UserError
 
 Work = Callable[..., None]
+
+OWNED = ("config", "runs", "experiment", "ckpt_path", "model.init_args.input_shape")  # a study or the data set them
+# where and how visibly a run is made says nothing about what it comes to: machines of one study may differ in it
+PLACE = ("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.enable_", "data.init_args.root")
+
+
+def as_text(value: Any) -> str:
+    """A value as a command line has it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def run(jobs: int, be_quiet: Callable[[], None], work: Work, *arguments: Any) -> None:

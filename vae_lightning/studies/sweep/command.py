@@ -14,21 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 from lightning.pytorch import Callback, Trainer
 
-from ..errors import UserError
-from ..files import write_whole
-from ..training import runs
-from . import tools, workers
-from .sweep_plan import Plan, label, read, short, suggest
-
-try:
-    import optuna
-except ImportError as missing:
-    raise UserError("sweep: Optuna is not installed: pip install -e '.[sweep]'") from missing
-
-from . import sweep_report
-from .sweep_trials import Claim, Trials, check_storage, connect
+from ...errors import UserError
+from ...files import write_whole
+from ...training import runs
+from .. import parser, tasks
+from . import report
+from .plan import Plan, label, read, short, suggest
+from .trials import Claim, Trials, check_storage, connect
 
 BEAT = 30  # seconds between signs of life
 
@@ -72,7 +67,7 @@ def main(args: list[str], cli: Any, be_quiet: Callable[[], None]) -> int:
         UserError: When anything is wrong with the sweep, before a trial starts.
     """
     plan, jobs = _parse(args)
-    workers.quiet(be_quiet)
+    tasks.quiet(be_quiet)
     check_storage(plan)
     _check_folder(plan)
     _check_configurations(cli, plan)
@@ -84,25 +79,25 @@ def main(args: list[str], cli: Any, be_quiet: Callable[[], None]) -> int:
     trials = Trials(plan, study)
     print(f"study {plan.study}: {plan.trials} trials, {len(trials.left())} left, in {plan.folder}", flush=True)
     if trials.left():
-        workers.run(jobs, be_quiet, _work, cli, plan)
-    print(sweep_report.write(plan, trials), flush=True)
+        tasks.run(jobs, be_quiet, _work, cli, plan)
+    print(report.write(plan, trials), flush=True)
     return int(any(trials.given_up(attempts) for attempts in trials.by_slot().values()))
 
 
 def _parse(args: list[str]) -> tuple[Plan, int]:
-    parser = tools.Parser(
+    options = parser.StudyParser(
         "sweep",
         description=DESCRIPTION,
         epilog=KEYS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-c", "--config", type=Path, required=True, help="the sweep file")
-    parser.add_argument("--jobs", type=int, default=1, help="processes on this machine, which share its cores")
-    parser.add_argument("--runs", type=Path, help="folder of all runs (default: lightning_logs)")
-    parser.add_argument("--study", help="name of the study, instead of the file's")
-    parser.add_argument("--storage", help="URL of the study's database, instead of the file's")
-    parser.add_argument("--trials", type=int, help="how many, instead of the file's")
-    given, overrides = parser.parse_overriding(args)
+    options.add_argument("-c", "--config", type=Path, required=True, help="the sweep file")
+    options.add_argument("--jobs", type=int, default=1, help="processes on this machine, which share its cores")
+    options.add_argument("--runs", type=Path, help="folder of all runs (default: lightning_logs)")
+    options.add_argument("--study", help="name of the study, instead of the file's")
+    options.add_argument("--storage", help="URL of the study's database, instead of the file's")
+    options.add_argument("--trials", type=int, help="how many, instead of the file's")
+    given, overrides = options.parse_overriding(args)
     if given.jobs < 1:
         raise UserError(f"--jobs {given.jobs}: expected at least 1")
     return read(given.config, vars(given), overrides), given.jobs
@@ -123,7 +118,7 @@ def _check_configurations(cli: Any, plan: Plan) -> None:
         try:
             for i in range(max(map(len, choices.values()))):
                 values = {key: some[min(i, len(some) - 1)] for key, some in choices.items()}
-                tools.build(cli, plan.arguments(values))
+                parser.build(cli, plan.arguments(values))
             # the base, not a combination that may take long
             tried = cli([*plan.arguments({}), *quiet, "--trainer.fast_dev_run=true"])
         except UserError as error:
@@ -229,7 +224,7 @@ def train(cli: Any, plan: Plan, claim: Claim) -> dict[str, Any]:
         if not results.is_file():
             callbacks = [Report(claim.trial, next(iter(plan.objectives)))] if plan.pruning else []
             home = ["--runs", str(plan.runs), "--experiment", plan.study]
-            tools.fit(cli, [*plan.arguments(claim.values), *home], claim.folder, callbacks)
+            parser.fit(cli, [*plan.arguments(claim.values), *home], claim.folder, callbacks)
         content: dict[str, Any] = json.loads(results.read_text())
         found = {name: content["metrics"].get(name) for name in plan.objectives}
         if None not in found.values():

@@ -13,9 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
-from ..files import write_csv
-from .sweep_plan import SEED, Plan, as_text, label, short
-from .sweep_trials import Trials, choice
+from ...files import write_csv
+from ..tasks import as_text
+from .plan import SEED, Plan, label, short
+from .trials import Trials, choice
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, and signs for who sees none
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

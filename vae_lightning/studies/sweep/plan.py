@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
-from ..errors import UserError
-from ..files import read_yaml
+from ...errors import UserError
+from ...files import read_yaml
+from ..tasks import OWNED, PLACE, as_text
 
 SEED = "seed_everything"  # swept, it repeats each point: tables and pictures show means over it
 SAMPLERS = ("grid", "random", "tpe")
@@ -22,9 +23,6 @@ KEYS = (
     *("base", "search", "sampler", "objectives", "trials", "seed", "pruning"),
     *("show", "overrides", "study", "storage", "attempts"),
 )
-OWNED = ("config", "runs", "experiment", "ckpt_path", "model.init_args.input_shape")  # the sweep or the data set them
-# where and how visibly a trial runs says nothing about what it comes to: machines of one study may differ in it
-PLACE = ("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.enable_", "data.init_args.root")
 
 
 @dataclass(frozen=True)
@@ -114,11 +112,6 @@ class Plan:
                     f"{self.file}: study {self.study}: {what} with another {key}{told}: "
                     "choose another name with `study:` or --study"
                 )
-
-
-def as_text(value: Any) -> str:
-    """A value as a command line has it."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def label(value: Any, digits: int = 12) -> str:

@@ -25,9 +25,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..errors import UserError
-from . import workers
-from .sweep_plan import Plan, Range, label
+from ...errors import UserError
+from .. import tasks
+from .plan import Plan, Range, label
 
 HOST = f"{socket.gethostname()}:{uuid.getnode():x}"
 SILENCE = 300  # seconds without a sign of life until another machine's trial counts as dead
@@ -148,7 +148,7 @@ class Trials:
     def claim(self) -> Iterator[Claim | None]:
         """The next slot that nobody has, held until the context ends; None while there is none."""
         with contextlib.ExitStack() as held:
-            with workers.lock(self.locks / "claims", wait=True):
+            with tasks.lock(self.locks / "claims", wait=True):
                 claim = self._claim(held)
             yield claim
 
@@ -158,7 +158,7 @@ class Trials:
             if self.counted(trials) or self.given_up(trials):
                 continue
             with contextlib.ExitStack() as lock:
-                if lock.enter_context(workers.lock(self.locks / str(slot))) and (trial := self._ask(slot, trials)):
+                if lock.enter_context(tasks.lock(self.locks / str(slot))) and (trial := self._ask(slot, trials)):
                     held.push(lock.pop_all())
                     values = {key: _suggest(trial, key, options) for key, options in self.plan.search.items()}
                     return Claim(trial, slot, values, self.plan.folder / f"trial_{slot:03d}")
@@ -202,7 +202,7 @@ class Trials:
             attrs = trial.user_attrs
             started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
             if attrs.get("host") == HOST:
-                dead = workers.free(Path(attrs["lock"]))
+                dead = tasks.free(Path(attrs["lock"]))
             else:
                 dead = time.time() - attrs.get("beat", started) > SILENCE
             if dead:
