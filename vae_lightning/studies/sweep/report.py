@@ -13,14 +13,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
+from ...colours import COLOURS, GREY, MARKERS
 from ...files import write_csv
 from ..tasks import as_text
 from .plan import SEED, Plan, label, short
 from .trials import Trials, choice
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, and signs for who sees none
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "os^Dv<>"
 UNITS = dict.fromkeys(("loss", "objective", "bce", "nll", "kl"), "nats")
 UNITS |= {"mse": "squared error"}
 
@@ -321,7 +319,7 @@ def pareto(plan: Plan, found: list[Point], chosen: list[Point]) -> Figure:
     figure = Figure(figsize=(6.5, 5), layout="constrained")
     axis = figure.subplots()
     others = [p for p in found if p.complete and p not in chosen]
-    axis.scatter([p.mean(x) for p in others], [p.mean(y) for p in others], color="#999999", label="dominated")
+    axis.scatter([p.mean(x) for p in others], [p.mean(y) for p in others], color=GREY, label="dominated")
     line = sorted(chosen, key=lambda p: p.mean(x))
     # between two points of the front nothing has been reached but what is worse in one of them
     where: Any = "post" if plan.objectives[x] == "minimize" else "pre"

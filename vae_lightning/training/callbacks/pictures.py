@@ -12,10 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ...colours import BLACK, BLUE, ORANGE
 from ...data import ANOMALY, NORMAL, Batch
-
-# Okabe and Ito's colours, which the colour-blind can tell apart
-BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
 
 
 def reconstructions(x: Tensor, x_hat: Tensor, label: Tensor) -> Figure:
