@@ -1,7 +1,8 @@
 """A sweep: what its file says, who runs which trial, what they came to.
 
-``command`` reads top down; ``plan`` says which runs are tried, ``trials`` who runs them, ``report`` what they came to.
-Optuna's study is the ledger: nothing else says what is done and what is left.
+``plan_file`` reads a ``plan``; ``trials`` hands out each ``trial`` to one process; ``points`` are what they came to,
+for ``report`` and ``pictures``; ``command`` puts it together. The ledger is Optuna's study in its ``storage``: nothing
+else says what is done and what is left.
 """
 
 from ...errors import UserError
