@@ -7,8 +7,10 @@ import json
 
 from report import HERE, rows
 
-from vae_lightning.studies.sweep_plan import SEED, read
-from vae_lightning.studies.sweep_report import Row, curves, heatmap, points
+from vae_lightning.studies.sweep.pictures import curves, heatmap
+from vae_lightning.studies.sweep.plan import SEED
+from vae_lightning.studies.sweep.plan_file import read
+from vae_lightning.studies.sweep.points import Row, points
 
 
 def main() -> None:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from vae_lightning.data import ANOMALY, Arrays
-from vae_lightning.data.frames import columns_of
 from vae_lightning.detection import Images, Standardize
 from vae_lightning.errors import UserError
+from vae_lightning.frames import columns_of
 
 X = np.stack([1.7e9 + np.arange(100.0), np.arange(100.0) ** 0.5], 1)
 Y = np.arange(100) % 4 == 0

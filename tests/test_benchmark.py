@@ -104,8 +104,10 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(run, capsys):
         run(f"{LINE} --classes 0 --seeds 0 --trainer.max_epochs 1 --model.init_args.optimizer.init_args.lr 1e30") == 1
     )
     shown = capsys.readouterr().out
-    assert "Digits one_class class 0 seed 0  failed: UserError" in shown
+    assert "Digits one_class class 0 seed 0  failed: the training loss became" in shown
     assert "seed 0: see" in shown
+    complaint = FOLDER / "Digits/one_class/class_0/seed_0/error.txt"
+    assert "the training loss became" in complaint.read_text()
     assert {row["method"] for row in _rows()} == set(baselines.BASELINES)
 
 

@@ -14,6 +14,7 @@ from vae_lightning.models import VAE
 from vae_lightning.models.networks import MLP
 from vae_lightning.training.callbacks import LatentMap, LatentMixture
 from vae_lightning.training.callbacks.latent import agreement, apart, majority
+from vae_lightning.training.callbacks.pictures import histogram, latent_pca
 
 
 def identity(features):
@@ -94,3 +95,18 @@ def test_labels_are_moved_apart_and_no_further():
     assert gaps.min() > 0.29
     np.testing.assert_allclose(moved[3], crowded[3], atol=1e-4)
     assert np.abs(moved - crowded).max() < 0.5
+
+
+def test_a_picture_says_which_samples_it_shows():
+    label = torch.arange(20) % 2
+    pictures = (
+        histogram(torch.rand(20), label, 0.5, "Mahalanobis", title="Scores of test samples"),
+        latent_pca(torch.rand(20, 3), label, title="Latent means of test samples"),
+    )
+    assert [picture.axes[0].get_title() for picture in pictures] == [
+        "Scores of test samples",
+        "Latent means of test samples",
+    ]
+    assert pictures[0].axes[0].get_xlabel().startswith("Mahalanobis")
+    kinds = [text.get_text().split(" ")[0] for text in pictures[0].legends[0].get_texts()]
+    assert sorted(kinds) == ["anomalous", "normal", "threshold"]

@@ -18,14 +18,18 @@ import pytest
 import torch
 import yaml
 from conftest import CONFIGS, kill
-
 from vae_lightning.commands.cli import CLI, _be_quiet
+
 from vae_lightning.errors import UserError
-from vae_lightning.studies import sweep_trials, workers
-from vae_lightning.studies.sweep import train
-from vae_lightning.studies.sweep_plan import Plan, read
-from vae_lightning.studies.sweep_report import Row, front, heatmap, points
-from vae_lightning.studies.sweep_trials import Claim, Trials, connect
+from vae_lightning.studies import processes
+from vae_lightning.studies.sweep import trials as sweep_trials
+from vae_lightning.studies.sweep.pictures import heatmap
+from vae_lightning.studies.sweep.plan import Plan
+from vae_lightning.studies.sweep.plan_file import read
+from vae_lightning.studies.sweep.points import Row, front, points
+from vae_lightning.studies.sweep.storage import connect
+from vae_lightning.studies.sweep.trial import Trial
+from vae_lightning.studies.sweep.trials import Trials
 
 LATENT, BETA, SEED = "model.init_args.latent_dim", "model.init_args.beta", "seed_everything"
 ANNEALED = {"class_path": "Linear", "init_args": {"epochs": 1}}
@@ -139,7 +143,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(run, here):
 
     kill(here, [*line.split(), "--jobs", "2"], lambda: any(map(_done, folder.glob("trial_*"))) and training() != [])
     deadline = time.monotonic() + 30
-    while not all(workers.free(lock) for lock in (folder / ".locks").iterdir()):
+    while not all(processes.free(lock) for lock in (folder / ".locks").iterdir()):
         assert time.monotonic() < deadline, "its processes outlive it"
         time.sleep(0.05)
     assert "RUNNING" in _states(folder)
@@ -208,9 +212,9 @@ def test_of_two_machines_that_want_a_slot_one_gets_it_and_a_silent_one_is_replac
             with mine.claim() as again:
                 assert again is not None
                 assert (again.slot, again.values) == (1, second.values)
-                other.tell(second.trial, [0.9, 9.0], metrics={})  # it was only suspended: too late
-                mine.tell(again.trial, [0.8, 8.0], metrics={})
-        mine.tell(first.trial, [0.7, 7.0], metrics={})
+                second.tell([0.9, 9.0], metrics={})  # it was only suspended: too late
+                again.tell([0.8, 8.0], metrics={})
+        first.tell([0.7, 7.0], metrics={})
     assert mine.left() == []
     counted = [mine.counted(trials) for trials in mine.by_slot().values()]
     assert [trial.values for trial in counted if trial] == [[0.7, 7.0], [0.8, 8.0]]
@@ -237,13 +241,13 @@ def test_a_dead_process_is_noticed_at_once_and_a_slot_is_given_up_after_some_att
 def test_killed_between_training_and_results_a_trial_is_whole_again(here):
     _be_quiet()
     plan = _plan(here, search={BETA: [0.5]}, sampler="grid", trials=None)
-    claim = Claim(None, 0, {BETA: 0.5}, plan.folder / "trial_000")  # type: ignore[arg-type]
-    whole = train(CLI, plan, claim)
-    (claim.folder / "results.json").unlink()
-    assert train(CLI, plan, claim)["metrics"] == whole["metrics"]
-    claim.values = {BETA: 0.7}
+    trial = Trial(plan, None, None, 0, {BETA: 0.5})  # type: ignore[arg-type]
+    whole = trial.train(CLI)
+    (trial.folder / "results.json").unlink()
+    assert trial.train(CLI)["metrics"] == whole["metrics"]
+    trial.values = {BETA: 0.7}
     with pytest.raises(UserError, match="trial_000 holds a trial with other values"):
-        train(CLI, plan, claim)
+        trial.train(CLI)
 
 
 def test_pruning_ends_what_is_worse_than_the_median(run, here, capsys):
@@ -290,7 +294,7 @@ def test_a_search_draws_in_its_ranges_the_same_after_a_restart(here, sampler):
             with trials.claim() as claim:
                 assert claim is not None
                 found.append(claim.values)
-                trials.tell(claim.trial, [np.log(claim.values[BETA]), claim.values[LATENT]], metrics={})
+                claim.tell([np.log(claim.values[BETA]), claim.values[LATENT]], metrics={})
             if restart:
                 trials = Trials(plan, connect(plan))
         return found

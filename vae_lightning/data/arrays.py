@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..detection.preprocessing import Images, Standardize
 from ..errors import UserError
+from ..frames import columns_of
 from .base import AnomalyDataModule
 from .checks import not_finite
-from ..frames import columns_of
 from .splits import Part, stratified
 
 LARGEST_CLASS = 65_535

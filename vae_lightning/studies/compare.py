@@ -27,8 +27,9 @@ from sklearn.metrics import roc_auc_score
 from ..errors import UserError
 from ..training.callbacks.metrics import SCORES
 from ..training.runs import RESULTS
-from . import tools
 from .curves import png, roc, scalars, training
+from .markdown import markdown_table
+from .parser import StudyParser
 
 # keys that say where a run lies and what is watched, and nothing about what it comes to
 BYSTANDERS = re.compile(
@@ -131,9 +132,9 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def parser() -> tools.Parser:
+def parser() -> StudyParser:
     """What ``compare --help`` shows."""
-    parser = tools.Parser(
+    parser = StudyParser(
         "compare",
         description="Puts finished runs side by side: the settings in which they differ, loss terms, AUROC, average "
         "precision, F1, epochs and time, ROC and training curves. Runs that differ in their seeds alone "
@@ -287,7 +288,7 @@ def markdown(groups: list[Group]) -> str:
         cells = [g.name, *(g.differences[key] for key in differing), str(len(g.runs))]
         rows.append([*cells, *(_cell(name, g.statistics(name)) for name in metrics)])
     spread = "± is the standard deviation over n seeds; train and val are of the last epoch, test of the kept weights."
-    return "\n".join([*tools.markdown(rows), "", spread, ""])
+    return "\n".join([*markdown_table(rows), "", spread, ""])
 
 
 def _cell(name: str, statistics: tuple[float, float] | None) -> str:

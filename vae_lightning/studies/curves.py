@@ -15,9 +15,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 from sklearn.metrics import roc_curve
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; line styles tell more than seven apart
-COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"
-LINES = "-", "--", ":", "-."
+from ..colours import COLOURS, GREY, LINES
 
 PANELS = {"train/loss": "nats per sample", "val/objective": "nats per sample", "val/auroc": "area, 1 is perfect"}
 
@@ -47,7 +45,7 @@ def roc(groups: Mapping[str, list[tuple[np.ndarray, np.ndarray] | None]], areas:
         for i, (false, true) in enumerate(drawn):
             for axis in both:  # one entry in the legend for all seeds
                 axis.plot(false, true, **style, label="_" if i else text)
-    both[0].plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=":", label="chance (AUROC 0.5)")
+    both[0].plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="chance (AUROC 0.5)")
     both[0].set(title="ROC, test split", xlabel="false positive rate", ylabel="true positive rate")
     both[1].set(title="The same, few false alarms magnified", xlabel="false positive rate (log scale)", xscale="log")
     both[1].set_xlim(1e-3, 1)

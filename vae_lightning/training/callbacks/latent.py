@@ -17,12 +17,9 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.mixture import GaussianMixture
 
+from ...colours import CLASS_COLOURS, CLASS_MARKERS
 from ...data import ANOMALY, NORMAL, Loader
 from ...errors import UserError
-
-# Okabe and Ito's colours, which the colour-blind can tell apart, with two that go with them; markers help
-COLOURS = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000", "#999999", "#882255"
-MARKERS = "o^sDv"
 
 
 class LatentMixture(Callback):
@@ -193,7 +190,7 @@ def latent_map(pca: np.ndarray, tsne: np.ndarray, target: np.ndarray, label: np.
 
 
 def scatter(axis: Axes, points: np.ndarray, index: int, title: str) -> None:
-    color, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    color, marker = CLASS_COLOURS[index % len(CLASS_COLOURS)], CLASS_MARKERS[index % len(CLASS_MARKERS)]
     axis.scatter(points[:, 0], points[:, 1], s=13, alpha=0.6, color=color, marker=marker, linewidths=0, label=title)
 
 

@@ -12,10 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ...colours import BLACK, BLUE, ORANGE
 from ...data import ANOMALY, NORMAL, Batch
-
-# Okabe and Ito's colours, which the colour-blind can tell apart
-BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
 
 
 def reconstructions(x: Tensor, x_hat: Tensor, label: Tensor) -> Figure:
@@ -35,24 +33,38 @@ def reconstructions(x: Tensor, x_hat: Tensor, label: Tensor) -> Figure:
     return figure
 
 
-def histogram(scores: Tensor, label: Tensor, threshold: float, name: str) -> Figure:
-    """Scores (N,) of normal samples against those of anomalies, with the threshold."""
+def histogram(scores: Tensor, label: Tensor, threshold: float, score: str, title: str) -> Figure:
+    """The histogram of normal samples against that of anomalies, with the threshold.
+
+    Args:
+        scores: (N,).
+        label: (N,).
+        threshold: Of the same score.
+        score: Its name.
+        title: Says which samples they are.
+    """
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axis = figure.subplots()
     # a few extreme anomalies must not squeeze everything else into one bar
     low, high = scores.min().item(), max(scores.quantile(0.99).item(), 1.2 * threshold)
     bins = torch.linspace(low, high, 61).tolist()
-    for what, colour, title in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
+    for what, colour, kind in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
         chosen = scores[label == what].clamp(max=high)
-        axis.hist(chosen.numpy(), bins, density=True, color=colour, alpha=0.6, label=f"{title} (n = {len(chosen):,})")
+        axis.hist(chosen.numpy(), bins, density=True, color=colour, alpha=0.6, label=f"{kind} (n = {len(chosen):,})")
     axis.axvline(threshold, color=BLACK, linestyle="--", label=f"threshold {threshold:.4g}")
-    axis.set(xlabel=f"{name} (last bar: all above)", ylabel="density", title="Scores of validation samples")
+    axis.set(xlabel=f"{score} (last bar: all above)", ylabel="density", title=title)
     figure.legend(loc="outside lower center", ncols=3)  # inside the axes it would hide bars, or points
     return figure
 
 
-def latent_pca(z: Tensor, label: Tensor) -> Figure:
-    """The two first principal components of latent vectors z (N, d): PCA of the normal ones, anomalies projected."""
+def latent_pca(z: Tensor, label: Tensor, title: str) -> Figure:
+    """The two first principal components of latent vectors: PCA of the normal ones, anomalies projected.
+
+    Args:
+        z: (N, d).
+        label: (N,).
+        title: Says which samples they are.
+    """
     centre = z[label == NORMAL].mean(0)
     _, singular, v = torch.linalg.svd(z[label == NORMAL] - centre, full_matrices=False)
     points = (z - centre) @ v[:2].T
@@ -60,11 +72,11 @@ def latent_pca(z: Tensor, label: Tensor) -> Figure:
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     axis = figure.subplots()
     area = min(30.0, max(6.0, 5000 / len(z)))  # of a point: of many, smaller ones
-    for what, colour, title in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
+    for what, colour, kind in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
         x, y = points[label == what].T
-        axis.scatter(x, y, s=area, alpha=0.5, color=colour, label=title, linewidths=0)
+        axis.scatter(x, y, s=area, alpha=0.5, color=colour, label=kind, linewidths=0)
     names = [f"component {i + 1} ({share[i]:.0%} of the normal variance)" for i in range(2)]
-    axis.set(xlabel=names[0], ylabel=names[1], title="Latent means of validation samples")
+    axis.set(xlabel=names[0], ylabel=names[1], title=title)
     figure.legend(loc="outside lower center", ncols=2, markerscale=(30 / area) ** 0.5)
     return figure
 
@@ -107,7 +119,9 @@ class Pictures(Callback):
         scores, label, *latent = (torch.cat(column) for column in zip(*self.seen, strict=True))
         detector = pl_module.detector
         threshold = detector.threshold.value.item()
-        self._show(trainer, "scores", histogram(scores, label, threshold, detector.names[0]))
+        self._show(
+            trainer, "scores", histogram(scores, label, threshold, detector.names[0], "Scores of validation samples")
+        )
         if len(pl_module.input_shape) == 3:
             x = torch.stack([*self.samples[NORMAL], *self.samples[ANOMALY]])
             of = [what for what, kept in self.samples.items() for _ in kept]
@@ -116,7 +130,8 @@ class Pictures(Callback):
         for z in latent:
             some = torch.linspace(0, len(z) - 1, min(self.max_points, len(z))).long()
             if z.shape[1] > 1:
-                self._show(trainer, "latent", latent_pca(z[some], label[some]))
+                picture = latent_pca(z[some], label[some], title="Latent means of validation samples")
+                self._show(trainer, "latent", picture)
             self._project(trainer, z[some], label[some])
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

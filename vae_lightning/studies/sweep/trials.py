@@ -14,96 +14,23 @@ import contextlib
 import socket
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
-from ..errors import UserError
-from . import workers
-from .sweep_plan import Plan, Range, label
+from .. import processes
+from ..tasks import Task
+from .plan import Plan, Range, label
+from .storage import connect, fail
+from .trial import Trial
 
 HOST = f"{socket.gethostname()}:{uuid.getnode():x}"
 SILENCE = 300  # seconds without a sign of life until another machine's trial counts as dead
 TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-def connect(plan: Plan) -> optuna.Study:
-    """The plan's study, made if there is none.
-
-    Raises:
-        UserError: When the storage cannot be reached, or the name is another plan's.
-    """
-    warmup = plan.pruning or {"startup_trials": 0, "warmup_epochs": 0}
-    pruner = optuna.pruners.MedianPruner(warmup["startup_trials"], warmup["warmup_epochs"])
-    with _reaching(plan):
-        lite = plan.storage.startswith("sqlite")
-        # processes that share a file wait for each other's writes
-        storage = optuna.storages.RDBStorage(
-            plan.storage, engine_kwargs={"connect_args": {"timeout": 120}} if lite else {"pool_pre_ping": True}
-        )
-        study = optuna.create_study(
-            study_name=plan.study,
-            storage=storage,
-            directions=[optuna.study.StudyDirection[direction.upper()] for direction in plan.objectives.values()],
-            pruner=pruner if plan.pruning else optuna.pruners.NopPruner(),
-            load_if_exists=True,
-        )
-        if "definition" not in study.user_attrs and not study.get_trials(deepcopy=False):
-            study.set_user_attr("definition", plan.definition())
-        plan.refuse(study.user_attrs.get("definition"), "the name is taken by a study")
-    return study
-
-
-def check_storage(plan: Plan) -> None:
-    """Raise a UserError if the storage cannot be reached or the name is another plan's; make no study."""
-    with _reaching(plan):
-        url = make_url(plan.storage)
-        if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
-            path = Path(str(url.database))
-            if not path.exists():
-                if path.parent.resolve() != plan.folder.resolve() and not path.parent.is_dir():
-                    raise UserError(f"{plan.file}: storage = {plan.storage}: there is no folder {path.parent}")
-                return
-        elif url.get_backend_name() == "sqlite":
-            raise UserError(f"{plan.file}: storage = {plan.storage}: it would not outlast the process: name a file")
-        storage = optuna.storages.RDBStorage(plan.storage)
-        found = next((s for s in storage.get_all_studies() if s.study_name == plan.study), None)
-        if found and ("definition" in found.user_attrs or storage.get_n_trials(found._study_id)):
-            plan.refuse(found.user_attrs.get("definition"), "the name is taken by a study")
-
-
-@contextlib.contextmanager
-def _reaching(plan: Plan) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
-        try:
-            url = make_url(plan.storage).render_as_string(hide_password=True)
-        except SQLAlchemyError:
-            url = plan.storage
-        cause = str(getattr(error, "orig", None) or error.__cause__ or error).strip().splitlines() or [""]
-        raise UserError(f"{plan.file}: storage = {url}: cannot be used: {cause[0]}") from error
-
-
-@dataclass
-class Claim:
-    """A trial that this process runs."""
-
-    trial: optuna.Trial
-    slot: int
-    values: dict[str, Any]  # of the search space
-    folder: Path
 
 
 class Trials:
@@ -145,23 +72,23 @@ class Trials:
         return [slot for slot, trials in self.by_slot().items() if not ended(trials)]
 
     @contextlib.contextmanager
-    def claim(self) -> Iterator[Claim | None]:
+    def claim(self) -> Iterator[Trial | None]:
         """The next slot that nobody has, held until the context ends; None while there is none."""
         with contextlib.ExitStack() as held:
-            with workers.lock(self.locks / "claims", wait=True):
+            with processes.lock(self.locks / "claims", wait=True):
                 claim = self._claim(held)
             yield claim
 
-    def _claim(self, held: contextlib.ExitStack) -> Claim | None:
+    def _claim(self, held: contextlib.ExitStack) -> Trial | None:
         self._bury()
         for slot, trials in self.by_slot().items():
             if self.counted(trials) or self.given_up(trials):
                 continue
             with contextlib.ExitStack() as lock:
-                if lock.enter_context(workers.lock(self.locks / str(slot))) and (trial := self._ask(slot, trials)):
+                if lock.enter_context(processes.lock(self.locks / str(slot))) and (trial := self._ask(slot, trials)):
                     held.push(lock.pop_all())
                     values = {key: _suggest(trial, key, options) for key, options in self.plan.search.items()}
-                    return Claim(trial, slot, values, self.plan.folder / f"trial_{slot:03d}")
+                    return Trial(self.plan, self.study, trial, slot, values)
         return None
 
     def _ask(self, slot: int, trials: list[FrozenTrial]) -> optuna.Trial | None:
@@ -173,7 +100,7 @@ class Trials:
         trial = self.study.ask()
         counted = self.counted(self.by_slot()[slot])
         if trial.user_attrs.get("slot") != slot or counted is None or counted.number != trial.number:
-            self.fail(trial, passed="another process was faster")
+            fail(self.study, trial, passed="another process was faster")
             return None
         if not owner.items() <= trial.user_attrs.items():  # another process had enqueued it
             for name, value in owner.items():
@@ -202,27 +129,23 @@ class Trials:
             attrs = trial.user_attrs
             started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
             if attrs.get("host") == HOST:
-                dead = workers.free(Path(attrs["lock"]))
+                dead = processes.free(Path(attrs["lock"]))
             else:
                 dead = time.time() - attrs.get("beat", started) > SILENCE
             if dead:
-                self.fail(trial, error="its process died")
+                fail(self.study, trial, error="its process died")
 
-    def fail(self, trial: optuna.Trial | FrozenTrial, **why: str) -> None:
-        """Call a trial failed: ``error`` says what happened, ``final`` that it would happen again, ``passed`` that it
-        is nobody's fault and does not count as an attempt.
-        """
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # another was faster
-            for name, value in why.items():
-                self.study._storage.set_trial_user_attr(trial._trial_id, name, value)
-            self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def tell(self, trial: optuna.Trial, values: list[float] | None, **attrs: Any) -> None:
-        """Record what a trial came to; without values it was pruned."""
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # taken over while suspended
-            for name, value in attrs.items():
-                trial.set_user_attr(name, value)
-            self.study.tell(trial, values, TrialState.PRUNED if values is None else TrialState.COMPLETE)
+def ledger(plan: Plan) -> Generator[Task, None, None]:
+    """Trials until none is left, of this process or any other."""
+    trials = Trials(plan, connect(plan))
+    while left := trials.left():
+        with trials.claim() as trial:
+            if trial is None:
+                time.sleep(0.5)  # others run what is left; one of them may die
+                continue
+            print(f"{trial}  …  ({len(left)} left)", flush=True)
+            yield trial
 
 
 def choice(value: Any) -> Any:

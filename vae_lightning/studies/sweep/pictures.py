@@ -1,183 +1,24 @@
-"""What a sweep came to: a table, ``results.csv`` and pictures, all out of the study."""
+"""Pictures of a sweep: heatmaps of a grid, metrics against a key, the Pareto front."""
 
 from __future__ import annotations
 
 import itertools
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from optuna.trial import TrialState
 
-from ..files import write_csv
-from .sweep_plan import SEED, Plan, as_text, label, short
-from .sweep_trials import Trials, choice
+from ...colours import COLOURS, GREY, MARKERS
+from .plan import SEED, Plan, label, short
+from .points import Point
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, and signs for who sees none
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "os^Dv<>"
 UNITS = dict.fromkeys(("loss", "objective", "bce", "nll", "kl"), "nats")
 UNITS |= {"mse": "squared error"}
 
 
-@dataclass
-class Row:
-    """One slot of a sweep."""
-
-    slot: int
-    state: str  # complete, pruned, failed, or running elsewhere
-    values: dict[str, Any]  # of the search space; labels instead of objects
-    metrics: dict[str, float]
-    epochs: int | None
-    seconds: float | None  # of all attempts that went on from one another
-    attempts: int
-    error: str
-
-
-@dataclass
-class Point:
-    """One point of the search space: the rows that differ in nothing but the seed."""
-
-    values: dict[str, Any]
-    rows: list[Row]
-
-    def all(self, metric: str) -> np.ndarray:
-        """The metric of each finished row, (seeds,)."""
-        return np.array([row.metrics[metric] for row in self.rows if metric in row.metrics], dtype=float)
-
-    def mean(self, metric: str) -> float:
-        """NaN where no row has it."""
-        found = self.all(metric)
-        return float(found.mean()) if len(found) else float("nan")
-
-    @property
-    def complete(self) -> bool:
-        """Whether all rows ended well: a mean over fewer seeds is not compared."""
-        return all(row.state == "complete" for row in self.rows)
-
-
-def rows(trials: Trials) -> list[Row]:
-    """One row a slot, whatever became of it."""
-    found = []
-    for slot, attempts in trials.by_slot().items():
-        trial = trials.counted(attempts) or (attempts[-1] if attempts else None)
-        if trial is None:
-            continue
-        attrs = trial.user_attrs
-        state = {TrialState.FAIL: "failed", TrialState.WAITING: "failed"}.get(trial.state, trial.state.name.lower())
-        known = {key: choice(value) for key, value in trials.plan.cell(slot).items()}
-        tried = sum("passed" not in attempt.user_attrs for attempt in attempts)
-        found.append(
-            Row(
-                slot=slot,
-                state=state,
-                values={**known, **trial.params},
-                metrics=attrs.get("metrics", {}),
-                epochs=attrs.get("epochs"),
-                seconds=attrs.get("seconds"),
-                attempts=tried,
-                error=attrs.get("error", ""),
-            )
-        )
-    return found
-
-
-def points(found: list[Row]) -> list[Point]:
-    """Rows put together that differ in the seed alone, in their order."""
-    together: dict[str, Point] = {}
-    for row in found:
-        values = {key: value for key, value in row.values.items() if key != SEED}
-        together.setdefault(json.dumps(values), Point(values, [])).rows.append(row)
-    return list(together.values())
-
-
-def front(values: np.ndarray, directions: list[str]) -> np.ndarray:
-    """Which points no other dominates, bool (N,), of objectives (N, k).
-
-    A point dominates another if it is at least as good in each objective and better in one. With one objective these
-    are the best points.
-    """
-    costs = values * np.where(np.array(directions) == "maximize", -1.0, 1.0)
-    no_worse = (costs[:, None] <= costs[None]).all(-1)  # [i, j]: i is at least as good as j
-    better = (costs[:, None] < costs[None]).any(-1)
-    return np.asarray(~(no_worse & better).any(0))
-
-
-def best(plan: Plan, found: list[Point]) -> list[Point]:
-    """The Pareto front by the objectives, validation's; nothing of the test enters."""
-    whole = [point for point in found if point.complete]
-    if not whole:
-        return []
-    values = np.array([[point.mean(name) for name in plan.objectives] for point in whole])
-    return [point for point, on in zip(whole, front(values, list(plan.objectives.values())), strict=True) if on]
-
-
-def write(plan: Plan, trials: Trials) -> str:
-    """Write ``results.csv`` and the pictures into the study's folder; the table, and where everything lies."""
-    found = rows(trials)
-    together = points(found)
-    chosen = best(plan, together)
-    written = [_write_csv(plan, found, chosen), *_pictures(plan, together, chosen)]
-    failed = [f"trial {row.slot} failed: {row.error}" for row in found if row.state == "failed"]
-    return "\n".join(["", *_table(plan, together, chosen), "", *failed, *(f"wrote        {path}" for path in written)])
-
-
-def _write_csv(plan: Plan, found: list[Row], chosen: list[Point]) -> Path:
-    metrics = [*plan.objectives, *plan.show]
-    metrics += sorted({name for row in found for name in row.metrics} - set(metrics))
-    path = plan.folder / "results.csv"
-    lines: list[list[Any]] = [
-        ["trial", "state", "best", *plan.search, *metrics, "epochs", "seconds", "attempts", "error"]
-    ]
-    for row in found:
-        on = int(any(row in point.rows for point in chosen))
-        values = [_cell(row.values.get(key)) for key in plan.search]
-        numbers = [_cell(row.metrics.get(name)) for name in metrics]
-        more = [_cell(row.epochs), _cell(row.seconds), row.attempts, row.error]
-        lines.append([f"trial_{row.slot:03d}", row.state, on, *values, *numbers, *more])
-    write_csv(path, lines)
-    return path
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else as_text(value)
-
-
-def _table(plan: Plan, found: list[Point], chosen: list[Point]) -> list[str]:
-    keys = [key for key in plan.search if key != SEED]
-    metrics = [*plan.objectives, *(name for name in plan.show if name not in plan.objectives)]
-    lines = [["", "trial", *(short(key, keys) for key in keys), *metrics, "epochs", "seconds"]]
-    for point in found:
-        states = sorted({row.state for row in point.rows} - {"complete"})
-        lines.append(
-            [
-                "*" if point in chosen else "",
-                ",".join(str(row.slot) for row in point.rows) + (f" {'/'.join(states)}" if states else ""),
-                *(label(point.values.get(key, ""), 4) for key in keys),
-                *(_spread(point.all(name)) for name in metrics),
-                ",".join(dict.fromkeys(str(row.epochs) for row in point.rows if row.epochs is not None)),
-                f"{sum(row.seconds or 0 for row in point.rows):.0f}",
-            ]
-        )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    by = " and ".join(f"{name} ({direction}d)" for name, direction in plan.objectives.items())
-    what = "on the Pareto front of" if len(plan.objectives) > 1 else "best by"
-    seeds = "; mean ± standard deviation over seeds" if SEED in plan.search else ""
-    return [*text, "", f"* {what} {by}; test/… is shown, and chooses nothing{seeds}"]
-
-
-def _spread(values: np.ndarray) -> str:
-    if not len(values):
-        return "–"
-    return f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else "")
-
-
-def _pictures(plan: Plan, found: list[Point], chosen: list[Point]) -> list[Path]:
+def write_pictures(plan: Plan, found: list[Point], chosen: list[Point]) -> list[Path]:
     keys = [key for key in plan.search if key != SEED]
     metrics = [*plan.objectives, *(name for name in plan.show if name not in plan.objectives)]
     metrics = [name for name in metrics if any(len(point.all(name)) for point in found)]
@@ -320,7 +161,7 @@ def pareto(plan: Plan, found: list[Point], chosen: list[Point]) -> Figure:
     figure = Figure(figsize=(6.5, 5), layout="constrained")
     axis = figure.subplots()
     others = [p for p in found if p.complete and p not in chosen]
-    axis.scatter([p.mean(x) for p in others], [p.mean(y) for p in others], color="#999999", label="dominated")
+    axis.scatter([p.mean(x) for p in others], [p.mean(y) for p in others], color=GREY, label="dominated")
     line = sorted(chosen, key=lambda p: p.mean(x))
     # between two points of the front nothing has been reached but what is worse in one of them
     where: Any = "post" if plan.objectives[x] == "minimize" else "pre"

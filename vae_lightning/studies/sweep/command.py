@@ -1,0 +1,121 @@
+"""``python -m vae_lightning sweep``: many runs over a grid or a search space, compared on validation data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...errors import UserError
+from .. import tasks
+from ..parser import StudyParser
+from . import report
+from .plan import Plan
+from .plan_file import read, suggest
+from .storage import check_storage, connect
+from .trials import Trials, ledger
+
+DESCRIPTION = """\
+Train many runs that differ in some configuration keys, and compare them on validation data.
+
+  python -m vae_lightning sweep --config configs/sweeps/fashion_mnist.yaml --jobs 2
+
+Stopped or killed, it goes on with the same command: what is finished stays, what was running is resumed from its last
+checkpoint. Several machines share a study through --storage, an SQLAlchemy URL of a database that Optuna takes.
+Any configuration key can follow, and holds for all trials: --trainer.max_epochs 5 --trainer.accelerator gpu
+"""
+
+KEYS = """\
+keys of a sweep file:
+  base         the configuration that all trials start from; its path from the sweep file or from here
+  search       configuration keys, each with a list of values or, unless it is a grid, a range: {low, high, log, step};
+               integers if low and high are; a list over seed_everything repeats each point of a grid
+  sampler      grid (default), random or tpe
+  trials       how many, for random and tpe
+  objectives   metrics of results.json, each with maximize or minimize; several make a Pareto front; never test/...
+  pruning      median, or {startup_trials: 5, warmup_epochs: 10}: end what is worse than the median; one objective
+  show         more metrics for table and pictures; test/... of the objectives unless given
+  overrides    configuration keys and values, the same for all trials
+  study        name of the study and its folder; the file's name unless given
+  storage      <runs>/<study>/study.db unless given
+  seed         of the sampler
+  attempts     how often a trial that dies is tried: 3
+"""
+
+
+def main(args: list[str], cli: Any, be_quiet: Callable[[], None]) -> int:
+    """Run a sweep; the exit code is 0, or 1 if a trial has failed for good.
+
+    Args:
+        args: The command line after ``sweep``.
+        cli: The command line's class, which a trial is run by.
+        be_quiet: Silences what a user can do nothing about; called in each process.
+
+    Raises:
+        UserError: When anything is wrong with the sweep, before a trial starts.
+    """
+    plan, jobs = _parse(args)
+    tasks.quiet(be_quiet)
+    check_storage(plan)
+    _check_folder(plan)
+    _check_configurations(cli, plan)
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{plan.folder}: cannot be written ({error.strerror}): set --runs to another folder") from error
+    study = connect(plan)
+    trials = Trials(plan, study)
+    print(f"study {plan.study}: {plan.trials} trials, {len(trials.left())} left, in {plan.folder}", flush=True)
+    if trials.left():
+        tasks.run(cli, jobs, be_quiet, ledger, plan)
+    print(report.write(plan, trials), flush=True)
+    return int(any(trials.given_up(attempts) for attempts in trials.by_slot().values()))
+
+
+def _parse(args: list[str]) -> tuple[Plan, int]:
+    parser = StudyParser(
+        "sweep",
+        description=DESCRIPTION,
+        epilog=KEYS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-c", "--config", type=Path, required=True, help="the sweep file")
+    parser.add_argument("--jobs", type=int, default=1, help="processes on this machine, which share its cores")
+    parser.add_argument("--runs", type=Path, help="folder of all runs (default: lightning_logs)")
+    parser.add_argument("--study", help="name of the study, instead of the file's")
+    parser.add_argument("--storage", help="URL of the study's database, instead of the file's")
+    parser.add_argument("--trials", type=int, help="how many, instead of the file's")
+    given, overrides = parser.parse_overriding(args)
+    if given.jobs < 1:
+        raise UserError(f"--jobs {given.jobs}: expected at least 1")
+    return read(given.config, vars(given), overrides), given.jobs
+
+
+def _check_folder(plan: Plan) -> None:
+    """Raise a UserError if the study's folder has trials of another sweep."""
+    for mark in sorted(plan.folder.glob("trial_*/trial.json")):
+        plan.refuse(json.loads(mark.read_text())["definition"], f"{mark.parent} is of a sweep")
+
+
+def _check_configurations(cli: Any, plan: Plan) -> None:
+    """Build every value of the search space and try one batch; raise a UserError for a wrong key, value or metric."""
+    choices = {k: v if isinstance(v, list) else [v.low, v.high] for k, v in plan.search.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a batch without anomalies has no AUROC
+        try:
+            for i in range(max(map(len, choices.values()))):
+                values = {key: some[min(i, len(some) - 1)] for key, some in choices.items()}
+                tasks.build(cli, plan.arguments(values))
+            # the base, not a combination that may take long
+            tried = cli([*plan.arguments({}), *tasks.SILENT, "--trainer.fast_dev_run=true"])
+        except UserError as error:
+            raise UserError(f"{plan.file}: {error}") from error
+    known = {name for name in tried.trainer.callback_metrics if not name.startswith("hp/")}
+    for key, names in (("objectives", list(plan.objectives)), ("show", plan.show)):
+        for name in names:
+            # a test may log more than training does
+            if name not in known and not (key == "show" and name.startswith("test/")):
+                raise UserError(f"{plan.file}: {key}: {name}: there is no such metric{suggest(name, sorted(known))}")
