@@ -4,6 +4,6 @@ Stands on ``scores``; knows no training and no data module.
 """
 
 from .detector import Detector
-from .thresholds import LeakingPercentile, Percentile, Threshold
+from .thresholds import Conformal, LeakingPercentile, Percentile, Threshold
 
-__all__ = ["Detector", "LeakingPercentile", "Percentile", "Threshold"]
+__all__ = ["Conformal", "Detector", "LeakingPercentile", "Percentile", "Threshold"]
