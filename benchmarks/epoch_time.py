@@ -32,7 +32,7 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
 from vae_lightning import data
-from vae_lightning.commands.cli import CLI
+from vae_lightning.commands import CLI
 from vae_lightning.models import VAE
 from vae_lightning.models.likelihoods import Bernoulli
 

@@ -32,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as runs:
         fit = peak("-m", "vae_lightning", "fit", "--config", args.config, "--trainer.max_epochs", "2", "--runs", runs)
-    imports = peak("-c", "import vae_lightning.commands.cli, matplotlib.figure, torch.utils.tensorboard")
+    imports = peak("-c", "import vae_lightning.commands, matplotlib.figure, torch.utils.tensorboard")
     data = 70_000 * 784 / 2**20
     figures = {
         "imports": imports,

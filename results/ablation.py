@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from vae_lightning.commands.cli import main
+from vae_lightning.commands import main
 
 from vae_lightning.models import VAE
 

@@ -17,7 +17,7 @@ import torch
 import torchvision.datasets
 from lightning.pytorch import Trainer
 
-from vae_lightning.commands.cli import main
+from vae_lightning.commands import main
 from vae_lightning.data import MNIST, FashionMNIST
 
 CONFIGS = Path(__file__).parent.parent / "configs"

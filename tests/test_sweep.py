@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 from conftest import CONFIGS, kill
-from vae_lightning.commands.cli import CLI, _be_quiet
+from vae_lightning.commands import CLI, be_quiet
 
 from vae_lightning.errors import UserError
 from vae_lightning.studies import processes
@@ -239,7 +239,7 @@ def test_a_dead_process_is_noticed_at_once_and_a_slot_is_given_up_after_some_att
 
 
 def test_killed_between_training_and_results_a_trial_is_whole_again(here):
-    _be_quiet()
+    be_quiet()
     plan = _plan(here, search={BETA: [0.5]}, sampler="grid", trials=None)
     trial = Trial(plan, None, None, 0, {BETA: 0.5})  # type: ignore[arg-type]
     whole = trial.train(CLI)

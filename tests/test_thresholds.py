@@ -182,7 +182,7 @@ def test_the_interval_holds_the_rate_of_95_percent_of_calibration_sets(method: s
         (Conformal(0.05, 0.95), 59, "Conformal(α = 0.05, confidence = 0.95)"),
         (Percentile(99), 99, "Percentile(99)"),
         (Percentile(99.9), 999, "Percentile(99.9)"),
-        (LeakingPercentile(90, "order_statistic"), 9, "LeakingPercentile(90)"),
+        (Percentile(90), 9, "Percentile(90)"),
     ],
 )
 def test_too_few_samples_are_told_how_many_it_takes(threshold: Threshold, needed: int, name: str) -> None:

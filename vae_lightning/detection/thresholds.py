@@ -114,14 +114,14 @@ class LeakingPercentile(Percentile):
 
     It knows which test samples are normal, so precision, recall and F1 flatter the detector: ``leaks`` is True, and
     tables of results say so. Validation, prediction and the checkpoint use the honest percentile of normal validation
-    scores; the one of the test samples is computed at the end of each test.
+    scores; the one of the test samples is computed at the end of each test. It is numpy's, as those figures were made.
 
     Args:
         percentile: In [0, 100].
-        method: ``linear``, as those figures were made, or ``order_statistic``.
     """
 
     fitted_on = "test"
 
-    def __init__(self, percentile: float = 95.0, method: Method = "linear") -> None:
-        super().__init__(percentile, method)
+    # no method among the arguments: put in the place of a Percentile on the command line, it would inherit the other's
+    def __init__(self, percentile: float = 95.0) -> None:
+        super().__init__(percentile, "linear")

@@ -46,7 +46,7 @@ def histogram(scores: Tensor, label: Tensor, threshold: float, score: str, title
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axis = figure.subplots()
     # a few extreme anomalies must not squeeze everything else into one bar
-    low, high = scores.min().item(), max(scores.quantile(0.99).item(), 1.2 * threshold)
+    low, high = scores.min().item(), max([scores.quantile(0.99).item()] + ([1.2 * threshold] if math.isfinite(threshold) else []))
     bins = torch.linspace(low, high, 61).tolist()
     for what, colour, kind in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
         chosen = scores[label == what].clamp(max=high)
