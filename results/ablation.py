@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from vae_lightning.commands import main
 
+from vae_lightning.commands import main
 from vae_lightning.models import VAE
 
 CLASSES = [2, 6, 8]

@@ -13,12 +13,12 @@ import pytest
 import torch
 from conftest import CONFIGS, SMALL, environment, kill
 from lightning.pytorch import Callback, Trainer
+from vae_lightning.training.overhead import LeanTrainer, spare_idle_hooks
 
 from vae_lightning.data import GaussianMixture
 from vae_lightning.models import VAE
 from vae_lightning.models.networks import MLP
 from vae_lightning.training.callbacks import DetectionMetrics
-from vae_lightning.training.overhead import LeanTrainer, spare_idle_hooks
 
 FIT = "fit --config {configs}/beta_vae.yaml"
 DIGITS = "fit --config {configs}/digits_beta_vae.yaml"

@@ -16,9 +16,9 @@ from conftest import CONFIGS, SMALL
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
-from vae_lightning.commands import main
 
 from vae_lightning.colours import COLOURS
+from vae_lightning.commands import main
 from vae_lightning.studies.compare import find, group, leaves, read
 from vae_lightning.studies.curves import png, roc, scalars
 

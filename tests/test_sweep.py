@@ -18,8 +18,8 @@ import pytest
 import torch
 import yaml
 from conftest import CONFIGS, kill
-from vae_lightning.commands import CLI, be_quiet
 
+from vae_lightning.commands import CLI, be_quiet
 from vae_lightning.errors import UserError
 from vae_lightning.studies import processes
 from vae_lightning.studies.sweep import trials as sweep_trials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,15 @@ def histogram(scores: Tensor, label: Tensor, threshold: float, score: str, title
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axis = figure.subplots()
     # a few extreme anomalies must not squeeze everything else into one bar
-    low, high = scores.min().item(), max([scores.quantile(0.99).item()] + ([1.2 * threshold] if math.isfinite(threshold) else []))
+    low, high = scores.min().item(), scores.quantile(0.99).item()
+    if reachable := math.isfinite(threshold):
+        high = max(high, 1.2 * threshold)
     bins = torch.linspace(low, high, 61).tolist()
     for what, colour, kind in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
         chosen = scores[label == what].clamp(max=high)
         axis.hist(chosen.numpy(), bins, density=True, color=colour, alpha=0.6, label=f"{kind} (n = {len(chosen):,})")
-    axis.axvline(threshold, color=BLACK, linestyle="--", label=f"threshold {threshold:.4g}")
+    if reachable:
+        axis.axvline(threshold, color=BLACK, linestyle="--", label=f"threshold {threshold:.4g}")
     axis.set(xlabel=f"{score} (last bar: all above)", ylabel="density", title=title)
     figure.legend(loc="outside lower center", ncols=3)  # inside the axes it would hide bars, or points
     return figure
