@@ -1,11 +1,13 @@
 """Importance weighted bounds against the linear-Gaussian model, whose log p(x) is known."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch.distributions import MultivariateNormal
 
-from vae_lightning.data import GaussianMixture
+from vae_lightning.data import Batch, GaussianMixture
 from vae_lightning.errors import UserError
 from vae_lightning.models import IWAE, VAE, Autoencoder
 from vae_lightning.models.likelihoods import Bernoulli, Gaussian
@@ -189,6 +191,28 @@ def test_evidence_of_a_test_split_is_the_known_one():
     few = Trainer(accelerator="cpu", logger=False, callbacks=[Evidence(10_000, samples=25)], enable_progress_bar=False)
     (metrics,) = few.test(model, data, verbose=False)
     assert metrics["test/nll_10000"] == pytest.approx(nll[:25].mean().item(), abs=0.02)
+
+
+@torch.no_grad()
+def test_errors_of_the_evidence_average_out():
+    """Between the 4 pieces of a batch, and within them: as they do with draws that are independent."""
+    model = linear()
+    batch, trainer = Batch(draw(model, 400), *torch.zeros(2, 400).long()), SimpleNamespace(world_size=1, global_rank=0)
+
+    def mean(seed):
+        evidence = Evidence(k=2, seed=seed)
+        evidence.on_test_batch_end(trainer, model, None, batch, 0)
+        return evidence.total[1] / evidence.total[0]
+
+    def independent():
+        mu, logvar = model.posterior(batch.x)
+        noise = torch.randn(2, *mu.shape)
+        log_p, log_ratio = model.log_weights(batch.x, mu + (0.5 * logvar).exp() * noise, noise, logvar)
+        return -((log_p + log_ratio).logsumexp(0) - torch.tensor(2.0).log()).mean()
+
+    found, truth = torch.stack([mean(s) for s in range(200)]), torch.stack([independent() for _ in range(200)])
+    assert 0.75 < found.std() / truth.std() < 1.33
+    assert abs(found.mean() - truth.mean()) < 4 * (found.var() + truth.var()).div(200).sqrt()
 
 
 def test_evidence_is_refused_for_a_model_without_one():
