@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from torch.distributions import MultivariateNormal
 
 from vae_lightning.data import Batch, GaussianMixture
+from vae_lightning.detection import Unchanged
 from vae_lightning.errors import UserError
 from vae_lightning.models import IWAE, VAE, Autoencoder
 from vae_lightning.models.likelihoods import Bernoulli, Gaussian
@@ -21,7 +22,7 @@ D, LATENT, VARIANCE = 6, 3, 0.3
 def linear(cls=IWAE, orthogonal=False, widen=2.0, **kwargs):
     """A linear decoder, and the encoder of its posterior mean with ``widen`` times the posterior's variances."""
     torch.manual_seed(0)
-    model = cls([D], MLP(hidden=[]), LATENT, Gaussian(variance=VARIANCE), **kwargs)
+    model = cls([D], MLP(hidden=[]), LATENT, Gaussian(variance=VARIANCE), preprocessing=Unchanged(), **kwargs)
     decoder, encoder = model.decoder[0][0], model.encoder[0][1]
     w = torch.randn(D, LATENT)
     if orthogonal:  # the posterior is then a diagonal Gaussian, as the encoder's is
@@ -54,11 +55,11 @@ def test_bounds_rise_with_k_from_the_elbo_and_stay_below_the_evidence():
     x = draw(linear(), 16)
     for k in (1, 2, 5, 20, 100):
         model = linear(k=k)
-        model.generator.manual_seed(k)
+        torch.manual_seed(k)
         bounds.append(-model.objective(x.repeat(draws, 1), 1.0)["loss"].view(draws, 16).double())
     means, errors = [b.mean() for b in bounds], [b.mean(1).std() / draws**0.5 for b in bounds]
     vae = linear(VAE)
-    vae.generator.manual_seed(0)
+    torch.manual_seed(0)
     elbo = -vae.objective(x.repeat(draws, 1), 1.0)["loss"].view(draws, 16).double()
     assert abs(elbo.mean() - means[0]) < 4 * (elbo.mean(1).std() / draws**0.5 + errors[0])
     for low, high, error in zip(means, means[1:], errors, strict=False):
@@ -92,12 +93,12 @@ def test_with_one_sample_it_is_the_vae_but_for_the_kl_that_it_samples():
     iwae, vae = linear(k=1, beta=2.0), linear(VAE, beta=2.0)
     x = draw(vae, 20)
     for model in (iwae, vae):
-        model.generator.manual_seed(3)
+        torch.manual_seed(3)
     one, other = iwae.objective(x, 2.0), vae.objective(x, 2.0)
     assert list(one) == list(other) == ["loss", "nll", "kl"]
     torch.testing.assert_close(one["nll"], other["nll"])
     torch.testing.assert_close(one["kl"], other["kl"])
-    vae.generator.manual_seed(3)
+    torch.manual_seed(3)
     mu, logvar = vae.posterior(x)
     z = mu + (0.5 * logvar).exp() * vae.noise(*mu.shape)
     prior, posterior = torch.distributions.Normal(0, 1), torch.distributions.Normal(mu, (0.5 * logvar).exp())
@@ -129,7 +130,7 @@ def plain_objective(model, x):
 def test_its_gradient_is_the_bounds_own_with_less_noise(k, beta):
     model = linear(k=k, beta=beta)
     x = draw(model, 20)
-    model.generator.manual_seed(0)
+    torch.manual_seed(0)
     ours = gradients(model, x, lambda model, x: model.objective(x, beta)["loss"], draws=1500)
     plain = gradients(model, x, plain_objective, draws=1500)
     error = ((ours.var(0) + plain.var(0)) / 1500).sqrt()
@@ -180,11 +181,9 @@ def test_k_below_one_is_refused(build):
 def test_evidence_of_a_test_split_is_the_known_one():
     data = GaussianMixture(features=D, components=1, samples=600, eval_batch_size=10)
     model = linear()
-    for threshold in model.detector.thresholds.values():
-        threshold.value.fill_(1.0)
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Evidence(k=10_000)], enable_progress_bar=False)
     (metrics,) = trainer.test(model, data, verbose=False)
-    x = torch.cat([batch.x[batch.label == 0] for batch in data.test_dataloader()])
+    x = torch.cat([model.prepared(batch.x[batch.label == 0]) for batch in data.test_dataloader()])
     nll = -log_evidence(model, x)
     assert metrics["test/nll_10000"] == pytest.approx(nll.mean().item(), abs=0.01)
     assert metrics["test/nll_10000_error"] == pytest.approx(nll.std().item() / len(nll) ** 0.5, rel=0.02)
@@ -197,7 +196,7 @@ def test_evidence_of_a_test_split_is_the_known_one():
 def test_errors_of_the_evidence_average_out():
     """Between the 4 pieces of a batch, and within them: as they do with draws that are independent."""
     model = linear()
-    batch, trainer = Batch(draw(model, 400), *torch.zeros(2, 400).long()), SimpleNamespace(world_size=1, global_rank=0)
+    batch, trainer = Batch(draw(model, 400), *torch.zeros(3, 400).long()), SimpleNamespace(world_size=1, global_rank=0)
 
     def mean(seed):
         evidence = Evidence(k=2, seed=seed)

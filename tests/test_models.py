@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from vae_lightning.data import NORMAL, AnomalyDataModule, GaussianMixture, Part
-from vae_lightning.detection.thresholds import Percentile
+from vae_lightning.detection import Percentile, Unchanged
 from vae_lightning.errors import UserError
 from vae_lightning.models import IWAE, VAE, AnomalyModel, Autoencoder
 from vae_lightning.models.annealing import Constant, Cyclical, Linear
@@ -48,7 +48,7 @@ def build(name: str, **kwargs: Any) -> AnomalyModel:
 
 
 def small(**kwargs: Any) -> GaussianMixture:
-    return GaussianMixture(**{"samples": 400, "anomaly_fraction": 0.1, "batch_size": 32, **kwargs})
+    return GaussianMixture(**{"samples": 450, "anomaly_fraction": 0.1, "batch_size": 32, **kwargs})
 
 
 @pytest.fixture(params=MODELS)
@@ -70,6 +70,7 @@ def test_the_objective_is_finite_and_its_gradient_reaches_every_parameter(name: 
         assert parameter.grad.isfinite().all(), key
         assert parameter.grad.abs().sum() > 0, key
     assert model.reconstruct(x).shape == x.shape
+    model.preprocessing = Unchanged()
     assert torch.equal(model.eval()(x), model.reconstruct(x))
 
 
@@ -87,11 +88,11 @@ def test_the_objective_is_of_each_sample_alone(name: str) -> None:
 def test_training_lowers_the_loss(name: str, trainer: Build) -> None:
     data = small()
     model = build(name, optimizer=lambda p: torch.optim.Adam(p, lr=1e-2))
-    data.setup()
-    x = torch.cat([batch.x for batch in data.train_dataloader()])
+    data.preprocessing.fit(batch.x for batch in data.reference_dataloader())
+    x = torch.cat([data.preprocessing(batch.x) for batch in data.train_dataloader()])
 
     def loss() -> float:
-        model.generator.manual_seed(0)
+        torch.manual_seed(0)
         with torch.no_grad():
             return float(model.objective(x, 1.0)["loss"].mean())
 
@@ -107,24 +108,25 @@ def test_a_checkpoint_brings_back_the_same_scores_and_decisions(name: str, train
     fitter.save_checkpoint(tmp_path / "model.ckpt")
     loaded = type(model).load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
     assert loaded is not model
-    assert loaded.hparams == model.hparams
+    assert loaded.about()["model"] == model.about()["model"]
+    assert not loaded.training
     for (key, expected), (other, value) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
         assert key == other
         assert torch.equal(value, expected), key
-    assert loaded.detector.fitted
+    assert loaded.detector.calibrated
     with torch.no_grad():
         for batch in data.test_dataloader():
-            expected, scores = (m.detector(m, batch.x) for m in (model.eval(), loaded.eval()))
+            expected, scores = (m.detector(batch.x).each for m in (model, loaded))
             assert scores.keys() == expected.keys()
             for score, values in expected.items():
                 assert torch.equal(scores[score], values)
-                assert torch.equal(loaded.detector.thresholds[score](values), model.detector.thresholds[score](values))
+                assert torch.equal(loaded.thresholds[score](values), model.thresholds[score](values))
     predictions = trainer().predict(build(name), small(), ckpt_path=tmp_path / "model.ckpt")
     assert predictions is not None
-    primary = torch.cat([prediction[model.detector.primary] for prediction in predictions])  # type: ignore[call-overload]
+    primary = torch.cat([prediction[model.detector.names[0]] for prediction in predictions])  # type: ignore[call-overload]
     with torch.no_grad():
         batches = list(data.test_dataloader())
-        expected = torch.cat([model.detector(model, batch.x)[model.detector.primary] for batch in batches])
+        expected = torch.cat([model.detector.score(batch.x) for batch in batches])
     assert torch.equal(primary, expected)
 
 
@@ -159,7 +161,7 @@ def test_the_logged_terms_are_means_over_all_samples(name: str, trainer: Build) 
     final = logged[f"val/{term}"] + model.final_beta * logged.get("val/kl", torch.tensor(0.0))
     torch.testing.assert_close(logged["val/objective"], final, rtol=1e-5, atol=1e-5)
     if not isinstance(model, VAE):
-        normal = torch.cat([batch.x[batch.label == NORMAL] for batch in data.val_dataloader()])
+        normal = torch.cat([model.prepared(batch.x[batch.label == NORMAL]) for batch in data.val_dataloader()])
         with torch.no_grad():
             loss = model.eval().objective(normal, 1.0)["loss"].mean()
         torch.testing.assert_close(logged["val/loss"], loss)
@@ -255,7 +257,7 @@ def test_a_run_of_so_many_steps_has_its_cycle_in_steps_and_validates_at_its_end(
     assert len(rates) == 25
     best = torch.load(tmp_path / "best.ckpt", weights_only=True)
     assert best["global_step"] == 25
-    assert whole.detector.fitted
+    assert whole.detector.calibrated
     resumed, rest = run(tmp_path / "step=13.ckpt")
     assert rest == rates[13:]
     for (key, expected), value in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
@@ -277,7 +279,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         fitter.fit(build("Autoencoder"), small())
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 12
-    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+    weights = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("thresholds.")}
+    assert all(value.isfinite().all() for value in weights.values())
 
 
 # Steps and noise
@@ -402,27 +405,32 @@ def test_two_processes_log_the_means_of_one(trainer: Build) -> None:
 # The detector's life
 
 
-def test_thresholds_are_percentiles_of_normal_validation_scores_alone(trainer: Build) -> None:
+@pytest.mark.parametrize("calibration_fraction", [None, 0.2, 0.0])
+def test_thresholds_are_percentiles_of_normal_calibration_scores_alone(
+    calibration_fraction: float | None, trainer: Build
+) -> None:
+    """Without a calibration split, of the validation's normal samples."""
+    scores = [NegativeLogLikelihood(), ReconstructionError()]
     data, model = (
-        small(),
-        build("VAE", scores=[NegativeLogLikelihood(), ReconstructionError()], threshold=Percentile(90)),
+        small(calibration_fraction=calibration_fraction),
+        build("VAE", scores=scores, threshold=Percentile(90, "linear")),
     )
     trainer(max_epochs=1).fit(model, data)
-    normal = torch.cat([batch.x[batch.label == NORMAL] for batch in data.val_dataloader()])
-    with torch.no_grad():
-        for name, scores in model.eval().detector(model, normal).items():
-            expected = np.percentile(scores.double().numpy(), 90)
-            assert float(model.detector.thresholds[name].value) == pytest.approx(expected, rel=1e-6)
+    loader = data.val_dataloader() if calibration_fraction == 0 else data.calibration_dataloader()
+    normal = torch.cat([batch.x[batch.label == NORMAL] for batch in loader])
+    for name, found in model.detector(normal).each.items():
+        assert float(model.thresholds[name].value) == pytest.approx(np.percentile(found.double(), 90), rel=1e-6)
+        assert torch.equal(model.thresholds[name].calibration, found.sort().values)
 
 
 def test_validating_and_testing_leave_the_thresholds_as_they_came(trainer: Build) -> None:
     model = build("VAE")
     trainer(max_epochs=1).fit(model, small())
-    before = model.detector.thresholds["ReconstructionError"].value.clone()
+    before = model.thresholds["ReconstructionError"].value.clone()
     trainer().validate(model, small(seed=3), verbose=False)
     trainer().test(model, small(seed=3), verbose=False)
     trainer().predict(model, small(seed=3))
-    assert torch.equal(model.detector.thresholds["ReconstructionError"].value, before)
+    assert torch.equal(model.thresholds["ReconstructionError"].value, before)
 
 
 def test_a_prediction_holds_scores_decision_label_and_class(trainer: Build) -> None:
@@ -432,11 +440,13 @@ def test_a_prediction_holds_scores_decision_label_and_class(trainer: Build) -> N
     assert predictions is not None
     for prediction, batch in zip(predictions, data.predict_dataloader(), strict=True):
         assert isinstance(prediction, dict)
-        assert set(prediction) == {"ReconstructionError", "NegativeELBO", "anomaly", "label", "target"}
-        above = prediction["ReconstructionError"].double() > model.detector.thresholds["ReconstructionError"].value
+        assert set(prediction) == {"ReconstructionError", "NegativeELBO", "p_value", "anomaly", "label", "target", "row"}
+        above = prediction["ReconstructionError"].double() > model.thresholds["ReconstructionError"].value
         assert torch.equal(prediction["anomaly"], above)
         assert torch.equal(prediction["label"], batch.label)
         assert torch.equal(prediction["target"], batch.target)
+        assert torch.equal(prediction["row"], batch.row)
+        assert torch.equal(prediction["p_value"], model.thresholds["ReconstructionError"].p_values(prediction["ReconstructionError"]))
 
 
 # What a checkpoint says of a model
@@ -462,7 +472,7 @@ def test_hyperparameters_are_primitives_that_build_the_model_anew() -> None:
             {"hidden": [8, 6], "activation": "Tanh", "batch_norm": False, "dropout": 0.1},
         ),
         ("likelihood", "vae_lightning.models.likelihoods.Gaussian", {"variance": "per_feature", "min_logvar": -10.0}),
-        ("threshold", "vae_lightning.detection.thresholds.Percentile", {"percentile": 90}),
+        ("threshold", "vae_lightning.detection.thresholds.Percentile", {"percentile": 90, "method": "order_statistic"}),
     ]:
         assert described[key] == {"class_path": class_path, "init_args": init_args}
     assert described["scores"] == [
@@ -502,7 +512,7 @@ def test_the_kl_divergence_is_torchs() -> None:
 def test_the_objective_is_the_negative_elbo_weighted_by_beta() -> None:
     model, x = build("VAE, shared variance"), torch.rand(16, 10)
     for beta in (0.0, 1.0, 4.0):
-        model.generator.manual_seed(1)
+        torch.manual_seed(1)
         noise = torch.randn(16, 3, generator=torch.Generator().manual_seed(1))
         terms = model.objective(x, beta)
         mu, logvar = model.encoder(x).chunk(2, 1)  # type: ignore[operator]
@@ -522,7 +532,7 @@ def test_the_gradient_of_the_monte_carlo_objective_is_that_of_the_closed_form() 
     exact = torch.autograd.grad(loss, list(model.parameters()))
     estimates = []
     for seed in range(40):
-        model.generator.manual_seed(seed)
+        torch.manual_seed(seed)
         draws = model.objective(x.repeat(500, 1), 1.0)["loss"].mean()
         estimates.append(torch.autograd.grad(draws, list(model.parameters())))
     for name, truth, *drawn in zip(names, exact, *estimates, strict=True):
@@ -558,6 +568,8 @@ def elbo(model: VAE, x: Tensor) -> Tensor:
 
 class ProbabilisticPCA(AnomalyDataModule):
     """x = W z + b + N(0, σ² I) in 6 dimensions out of 2; the anomalies, which nobody looks at, lie elsewhere."""
+
+    preprocessing = Unchanged()
 
     def __init__(self, samples: int, **kwargs: Any) -> None:
         self.samples, self.input_shape, self.classes = samples, [6], ["normal", "anomaly"]
@@ -616,7 +628,7 @@ def below_the_evidence(model: VAE, x: Tensor) -> None:
     exact, bound = evidence(model, x), elbo(model, x)
     assert (bound <= exact).all()
     torch.testing.assert_close(exact - bound, gap, rtol=1e-4, atol=1e-4)
-    model.generator.manual_seed(0)
+    torch.manual_seed(0)
     draws = torch.stack([-model.objective(x, 1.0)["loss"] for _ in range(500)]).double()
     error = draws.std(0) / len(draws) ** 0.5
     assert ((draws.mean(0) - bound).abs() < 5 * error).all()

@@ -56,7 +56,8 @@ class AnomalyModel(Recorded, LightningModule):
         self.save_hyperparameters(self.recipe["init_args"], logger=False)
         self.input_shape = list(input_shape)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.preprocessing = copy.deepcopy(preprocessing)
+        self.preprocessing: Preprocessing | None
+        self.register_module("preprocessing", copy.deepcopy(preprocessing))  # None keeps its place, too
         self.scores = _named([ReconstructionError()] if scores is None else scores)
         threshold = Conformal() if threshold is None else threshold
         self.thresholds = cast(
@@ -150,7 +151,8 @@ class AnomalyModel(Recorded, LightningModule):
 
     def prepared(self, raw: Tensor) -> Tensor:
         """Raw samples as the network sees them, float32 (B, *input_shape)."""
-        assert self.preprocessing is not None  # given, or taken from the data module in setup
+        if self.preprocessing is None:
+            raise UserError("the model has no preprocessing: give it one, or train it with an AnomalyDataModule")
         return self.preprocessing(raw)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -210,7 +212,7 @@ class AnomalyModel(Recorded, LightningModule):
         data: Any = getattr(self.trainer, "datamodule", None)
         if self.preprocessing is None:
             if not hasattr(data, "preprocessing"):
-                raise UserError("preprocessing is missing: give the model one, or train with an AnomalyDataModule")
+                raise UserError("the model has no preprocessing: give it one, or an AnomalyDataModule")
             self.preprocessing = copy.deepcopy(data.preprocessing)
         if hasattr(data, "reference_dataloader"):
             if not self.preprocessing.fitted:  # a checkpoint, which is loaded later than this, brings its own
