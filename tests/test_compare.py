@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import CONFIGS, SMALL
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
@@ -19,8 +20,10 @@ from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
 from vae_lightning.colours import COLOURS
 from vae_lightning.commands import main
-from vae_lightning.studies.compare import find, group, leaves, read
 from vae_lightning.studies.curves import png, roc, scalars
+from vae_lightning.studies.finished import find, read
+from vae_lightning.studies.groups import group
+from vae_lightning.studies.settings import defaults, leaves
 
 PLOTLESS = " --pictures.every_n_epochs 100 --pictures.max_points 10"
 
@@ -161,6 +164,48 @@ def test_a_list_of_objects_differs_in_their_arguments_too():
         "model": {"class_path": "a.VAE", "init_args": {"scores": [{"class_path": "s.IW", "init_args": {"k": 5}}]}}
     }
     assert dict(leaves(config)) == {"model": "a.VAE", "model.scores.0": "s.IW", "model.scores.0.k": 5}
+
+
+def _with(run: Path, folder: Path, **changes: object) -> Path:
+    """A copy of a run whose model has other arguments; ``None`` leaves one out."""
+    copy = shutil.copytree(run, folder)
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["model"]["init_args"] |= changes
+    config["model"]["init_args"] = {k: v for k, v in config["model"]["init_args"].items() if v is not None}
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    return copy
+
+
+def test_an_argument_left_out_has_its_default(compare, runs, tmp_path):
+    run = runs / "stronger/version_0"
+    threshold = {"class_path": "vae_lightning.detection.Percentile", "init_args": {"percentile": 95.0}}
+    given = _with(run, tmp_path / "given", latent_dim=20, threshold=threshold)
+    bare = _with(run, tmp_path / "bare", latent_dim=None, threshold={**threshold, "init_args": {}})
+    none = _with(run, tmp_path / "none", latent_dim=8, threshold=None)
+    assert compare(given, bare, none)[0] == 0
+    found = {row["run"]: row for row in rows(tmp_path / "comparison/comparison.csv")}
+    columns = list(found["given"])
+    assert columns[1 : columns.index("seeds")] == ["model.latent_dim", "model.threshold", "model.threshold.percentile"]
+    cells = {name: [row[column] for column in columns[1:4]] for name, row in found.items()}
+    assert cells["given"] == cells["bare"] == ["20", "Percentile", "95.0"], "20 and 95 are the defaults"
+    assert cells["none"] == ["8", "default", ""]
+
+
+def test_a_default_is_asked_of_no_class_that_would_have_to_be_imported(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "strange.py").write_text("raise SystemExit('imported')")
+    for path in (
+        "strange.VAE",
+        "vae_lightning.strange.VAE",
+        "vae_lightning.models.Nothing",
+        "torch.optim.Adam",
+        "VAE",
+        3,
+    ):
+        assert dict(defaults({"model": {"class_path": path, "init_args": {"beta": 4}}})) == {}
+    assert "strange" not in sys.modules
+    config = {"scores": [{"class_path": "vae_lightning.scores.NegativeELBO", "init_args": {"samples": 3}}]}
+    assert dict(defaults(config)) == {"scores.0.seed": 0}
 
 
 def test_the_same_seeds_again_are_a_row_of_their_own(compare, runs, tmp_path):

@@ -440,13 +440,23 @@ def test_a_prediction_holds_scores_decision_label_and_class(trainer: Build) -> N
     assert predictions is not None
     for prediction, batch in zip(predictions, data.predict_dataloader(), strict=True):
         assert isinstance(prediction, dict)
-        assert set(prediction) == {"ReconstructionError", "NegativeELBO", "p_value", "anomaly", "label", "target", "row"}
+        assert set(prediction) == {
+            "ReconstructionError",
+            "NegativeELBO",
+            "p_value",
+            "anomaly",
+            "label",
+            "target",
+            "row",
+        }
         above = prediction["ReconstructionError"].double() > model.thresholds["ReconstructionError"].value
         assert torch.equal(prediction["anomaly"], above)
         assert torch.equal(prediction["label"], batch.label)
         assert torch.equal(prediction["target"], batch.target)
         assert torch.equal(prediction["row"], batch.row)
-        assert torch.equal(prediction["p_value"], model.thresholds["ReconstructionError"].p_values(prediction["ReconstructionError"]))
+        assert torch.equal(
+            prediction["p_value"], model.thresholds["ReconstructionError"].p_values(prediction["ReconstructionError"])
+        )
 
 
 # What a checkpoint says of a model
