@@ -44,6 +44,8 @@ def _check_checkpoint(cli: Any, path: Path) -> Path | None:
     content = storage.read(path)
     checkpoints.check(path, content, cli.model)
     if cli.trainer.is_global_zero:
-        for line in runs.differences(content[storage.KEY]["model"], cli.model.recipe):
+        lines = runs.differences(content[storage.KEY]["model"], cli.model.recipe)
+        lines += checkpoints.optimizer_differences(content, cli.model) if cli.subcommand == "fit" else []
+        for line in lines:
             print(f"note: {line}", file=sys.stderr)
     return checkpoints.run_folder(path)

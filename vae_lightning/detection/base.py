@@ -96,8 +96,7 @@ class Threshold(Recorded, nn.Module):
             rounded = exact.to(self.value.dtype)  # not every accelerator has double precision
             if rounded > exact:  # down: then a score of this precision is above one just when it is above the other
                 rounded = rounded.nextafter(torch.tensor(-torch.inf, dtype=rounded.dtype))
-            self.calibration = scores.to(self.value)
-            self.value.copy_(rounded)
+            self.calibration, self.value = scores.to(self.value), rounded.to(self.value.device)
         if not self.reachable:
             warnings.warn(self._unreached(), stacklevel=2)
 

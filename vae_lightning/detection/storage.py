@@ -66,16 +66,25 @@ def newest(which: str, runs: Path, experiment: str | None = None) -> Path:
     return found[-1]
 
 
+def load(path: Path) -> Any:
+    """What ``torch.save`` has written: tensors and primitives.
+
+    Raises:
+        UserError: When the file is damaged, or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: truncated or no checkpoint ({type(error).__name__}): give another one") from error
+
+
 def read(path: Path) -> dict[str, Any]:
-    """The content of a file, brought to the present format.
+    """The content of a checkpoint of this package, brought to the present format.
 
     Raises:
         UserError: When it is damaged, not of this package, or of a later format.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: truncated or no checkpoint ({type(error).__name__}): give another one") from error
+    content = load(path)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path}: holds no model of vae_lightning: give a checkpoint that `fit` has written")
     if KEY not in content and "_class_path" in content.get("hyper_parameters", {}):

@@ -21,7 +21,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         storage.write(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        return storage.read(Path(path))
+        content = storage.load(Path(path))
+        # a strategy hands weights from process to process by this way, too
+        return storage.read(Path(path)) if "pytorch-lightning_version" in content else content
 
 
 class EpochCheckpoint(ModelCheckpoint):
@@ -56,6 +58,26 @@ def callbacks(every_n_steps: int | None = None, folder: Path | None = None) -> l
     if every_n_steps:
         found.append(StepCheckpoint(filename="last", every_n_train_steps=every_n_steps, **keep))
     return found
+
+
+def optimizer_differences(content: dict[str, Any], model: Any) -> list[str]:
+    """One line for each setting of the optimiser in which a checkpoint and the configuration disagree.
+
+    Training goes on with the checkpoint's; those that a scheduler changes by itself are left out.
+    """
+    configured = model.configure_optimizers()
+    optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+    moving = {"lr", "betas", "momentum"} if isinstance(configured, dict) else set()
+    lines = []
+    for state in content.get("optimizer_states", [])[:1]:
+        for old, new in zip(state["param_groups"], optimizer.param_groups, strict=False):
+            for key in sorted((old.keys() & new.keys()) - moving - {"params"}):
+                if old[key] != new[key]:
+                    lines.append(
+                        f"optimizer.{key} is {new[key]} in the configuration and {old[key]} in the checkpoint: the "
+                        "checkpoint wins"
+                    )
+    return list(dict.fromkeys(lines))
 
 
 def run_folder(checkpoint: Path) -> Path | None:

@@ -140,7 +140,8 @@ class Pictures(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for what, name in ((NORMAL, "normal"), (ANOMALY, "anomalous")):
-                    logger.experiment.add_histogram(f"scores/{name}", scores[label == what], trainer.global_step)
+                    if (label == what).any():
+                        logger.experiment.add_histogram(f"scores/{name}", scores[label == what], trainer.global_step)
         self.seen = []
 
     @staticmethod
