@@ -26,8 +26,8 @@ class Distance(Score):
         super().__init__()
         self.register_buffer("memory", torch.empty(0))
 
-    def fit(self, model: Any, batches: Iterable[Tensor]) -> None:
-        self.memory = torch.cat(list(batches))
+    def fit(self, model: Any, train: Iterable[Tensor], val: Iterable[Tensor]) -> None:
+        self.memory = torch.cat(list(train))
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         return torch.cdist(x, self.memory).amin(1)

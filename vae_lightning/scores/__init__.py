@@ -7,7 +7,8 @@ trainer; they import nothing of this package but ``errors``.
 
 from .base import Score
 from .combined import Combined
-from .latent import KNearestNeighbours, LatentDensity, Mahalanobis, latent_features
+from .features import latent_features
+from .latent import KNearestNeighbours, LatentDensity, Mahalanobis
 from .likelihood import (
     ImportanceWeighted,
     InputComplexity,

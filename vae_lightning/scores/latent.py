@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +15,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import Score, at_least
-from .pathway import LAYERS, differences, methods_for_layers
+from .features import Feature, latent_features, methods_for_features
 from .sharing import each
 from .whitening import Whitened, reservoir
-
-Feature = Literal["code", "difference", "errors", "blocks"]
 
 
 class Mahalanobis(Whitened):
@@ -163,46 +161,3 @@ class KNearestNeighbours(Score):
         squares = self.codes.square().sum(1) - 2 * code @ self.codes.T
         nearest = self.codes[squares.topk(self.k, largest=False).indices]  # (B, k, D)
         return (code[:, None] - nearest).square().sum(2).sqrt().mean(1)
-
-
-def latent_features(model: Any, x: Tensor, features: list[Feature]) -> Tensor:
-    """The features next to each other: (B, *input_shape) → (B, D)."""
-    found = [model.encode(x)] if "code" in features else []
-    if set(features) != {"code"}:
-        layers = differences(model, x, LAYERS if "errors" in features else ["input", "latent"])
-        found += [layers[-1]] if "difference" in features else []
-        if "errors" in features:
-            found.append(_log(torch.stack([d.square().sum(1) for d in layers], 1)))
-        if "blocks" in features:
-            squares = layers[0].square().view_as(x)
-            found.append(_log(_blocks(squares.mean(1)).flatten(1) if x.ndim == 4 else squares))
-    return torch.cat(found, 1)
-
-
-def _blocks(images: Tensor, blocks: int = 7) -> Tensor:
-    """The means of blocks × blocks parts of each image, whatever its size: (B, height, width) → (B, blocks, blocks).
-
-    What adaptive_avg_pool2d gives, as two products with fixed matrices: file formats have those for every size.
-    """
-    first = torch.arange(blocks, device=images.device)[:, None]
-    rows, columns = (
-        (places >= first * size // blocks) & (places < -(-(first + 1) * size // blocks))
-        for size in images.shape[1:]
-        for places in [torch.arange(size, device=images.device)]
-    )
-    rows, columns = (inside / inside.sum(1, keepdim=True) for inside in (rows, columns))
-    return rows.to(images) @ images @ columns.to(images).T
-
-
-def _log(errors: Tensor) -> Tensor:
-    return errors.clamp_min(1e-9).log()
-
-
-def methods_for_features(score: Score, features: list[Feature]) -> tuple[str, ...]:
-    """What a model must have for these features."""
-    known = get_args(Feature)
-    if not features or not set(features) <= set(known):
-        raise UserError(f"{type(score).__name__}: features = {features} must name at least one of {', '.join(known)}")
-    if "errors" in features:
-        return methods_for_layers(score, LAYERS)
-    return ("encode",) if set(features) == {"code"} else ("encode", "reconstruct")

@@ -18,16 +18,19 @@ Result = TypeVar("Result")
 class Passes:
     """What a model's methods gave for x, and for what they themselves gave: its code, its reconstruction.
 
-    Whoever asks gets a copy, so that writing into it changes nothing for those who ask later; a copy costs far less
-    than the pass that it saves. A copy that comes back as an argument stands for its original only while it still has
-    the original's values.
+    A score gets copies, so that writing into one changes nothing for those who ask later; a copy costs far less than
+    the pass that it saves. A copy that comes back as an argument stands for its original only while it still has the
+    original's values. Among themselves the model's methods hand on the originals.
     """
 
     def __init__(self, x: Tensor) -> None:
         self._copies: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}  # an id says nothing once its tensor dies
+        self._originals: dict[int, Tensor] = {}
         self._results: dict[tuple[Callable[..., Any], int], Any] = {}
-        self._x = x.clone()  # kept, as all originals are: their ids stay theirs
-        self._note(x, self._x)
+        self._inside = False  # whether a method of the model is running
+        own = x.clone()
+        self._originals[id(own)] = own
+        self._note(x, own)
 
     def _note(self, t: Tensor, original: Tensor) -> None:
         self._copies[id(t)] = weakref.ref(t), _writes(t), original
@@ -39,7 +42,9 @@ class Passes:
         return t
 
     def original(self, t: Tensor) -> Tensor | None:
-        """What t is a copy of; None if it is none, or was written into."""
+        """What t is, or is a copy of; None if it is neither, or was written into."""
+        if self._inside:
+            return self._originals.get(id(t))
         known, writes, original = self._copies.get(id(t), (None, 0, t))
         if known is None or known() is not t:
             return None
@@ -48,18 +53,23 @@ class Passes:
         return original if torch.equal(t, original) else None
 
     def result(self, method: Callable[[Any, Tensor], Any], model: Any, original: Tensor) -> Any:
-        """Copies of what the method gives for an original."""
+        """What the method gives for an original: copies of it, unless another method asks."""
         key = method, id(original)
         if key not in self._results:
-            # a method that hands on what it got from another one: the same original, known under both names
-            self._results[key] = _each_tensor(
-                lambda t: t if (known := self.original(t)) is None else known, method(model, self.copy(original))
-            )
-        return _each_tensor(self.copy, self._results[key])
+            outside, self._inside = not self._inside, True
+            try:
+                result = self._results[key] = method(model, original)
+            finally:
+                self._inside = not outside
+            _each_tensor(lambda t: self._originals.setdefault(id(t), t), result)
+        return self._results[key] if self._inside else _each_tensor(self.copy, self._results[key])
 
 
 def shared(method: Callable[[Any, Tensor], Result]) -> Callable[[Any, Tensor], Result]:
-    """A method of a tensor whose result is remembered by a view, see :func:`sharing`, unless gradients are wanted."""
+    """A method of a tensor whose result is remembered by a view, see :func:`sharing`, unless gradients are wanted.
+
+    It must not write into its argument, nor into what other such methods gave it.
+    """
 
     @functools.wraps(method)
     def remembering(self: Any, x: Tensor) -> Result:
