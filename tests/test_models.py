@@ -328,6 +328,41 @@ def test_the_noise_is_keyed_by_seed_rank_and_step(trainer: Build, monkeypatch: p
     assert not torch.equal(*draws)
 
 
+def test_the_noise_changes_from_draw_to_draw_wherever_the_model_is(trainer: Build) -> None:
+    """``cpu:0`` is the CPU, and not equal to it."""
+    model = build("VAE")
+    torch.manual_seed(1)
+    first = model.noise(4)
+    torch.manual_seed(1)
+    assert torch.equal(model.noise(4), first), "without a Trainer torch.manual_seed has its say"
+    trainer(max_epochs=1).fit(model, small())
+    model.to("cpu:0")
+    assert not torch.equal(model.noise(4), model.noise(4))
+
+
+class Squared(VAE):
+    """A VAE whose KL term is squared: its loss is not linear in β·KL."""
+
+    def objective(self, x: Tensor, beta: float) -> dict[str, Tensor]:
+        terms = super().objective(x, beta)
+        return {**terms, "loss": terms[self.likelihood.name] + beta * terms["kl"].square()}
+
+
+def test_the_objective_that_chooses_the_epoch_is_the_loss_at_the_final_beta(trainer: Build) -> None:
+    torch.manual_seed(0)
+    data, model = small(), Squared([10], MLP([8]), 3, beta=Linear(0.0, 2.0, epochs=10))
+    fitter = trainer(max_epochs=1, num_sanity_val_steps=0)
+    fitter.fit(model, data)
+    assert 0 < model.beta < 0.25
+    normal = torch.cat([model.prepared(batch.x[batch.label == NORMAL]) for batch in data.val_dataloader()])
+    model.eval()
+    model._seed_noise(-2)
+    with torch.no_grad():
+        expected = model.objective(normal, 2.0)["loss"].mean()
+    torch.testing.assert_close(fitter.callback_metrics["val/objective"], expected)
+    assert fitter.callback_metrics["val/loss"] < expected - 0.1
+
+
 @pytest.mark.parametrize("beta", [Constant(0.3), Linear(0.0, 2.0, epochs=2), Cyclical(steps=10, cycles=2)])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_beta_follows_the_optimiser_steps(beta: Any, accumulate: int, trainer: Build) -> None:
@@ -340,6 +375,7 @@ def test_beta_follows_the_optimiser_steps(beta: Any, accumulate: int, trainer: B
     trainer(max_epochs=3, accumulate_grad_batches=accumulate, callbacks=[Record()]).fit(
         build("VAE", beta=beta), small()
     )
+    assert [batch for batch, _ in seen] == list(range(27))
     per_epoch = -(-9 // accumulate)  # 9 batches; what is left over at an epoch's end is a step too
     for batch, value in seen:
         step = batch // 9 * per_epoch + batch % 9 // accumulate

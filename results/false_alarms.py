@@ -1,0 +1,46 @@
+"""How often normal test samples raise an alarm, beside what conformal thresholds promise.
+
+python results/false_alarms.py lightning_logs/benchmark_conv_vae/MNIST/one_class/class_*/seed_0
+
+For each run and level α: the number n of calibration samples, the share of normal test samples with p ≤ α, and where
+the rate lies for 95 % of calibration sets (Beta's law). Writes the rows to the file that --out names.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vae_lightning.detection import Detector, conformal
+from vae_lightning.files import write_csv
+
+LEVELS = 0.01, 0.05, 0.1
+
+
+def rates(folder: Path) -> list[list[object]]:
+    """Of each level: run, α, n, normal test samples, observed rate, and the interval."""
+    threshold = Detector.load(folder).threshold
+    with np.load(folder / "test_scores.npz") as file:
+        scores = file[file.files[0]][file["labels"] == 0]
+    p, found = threshold.p_values(torch.from_numpy(scores)), []
+    for alpha in LEVELS:
+        low, high = conformal.false_alarm_interval(threshold.samples, conformal.alarm_rank(threshold.samples, alpha))
+        rate = (p <= alpha).float().mean().item()
+        found.append([folder, alpha, threshold.samples, len(p), *(round(number, 5) for number in (rate, low, high))])
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("results/false_alarms.csv"))
+    given = parser.parse_args()
+    rows = [row for folder in given.runs for row in rates(folder)]
+    write_csv(given.out, [["run", "alpha", "calibration", "normal", "rate", "low", "high"], *rows])
+    for alpha in LEVELS:
+        mine = np.array([row[4:] for row in rows if row[1] == alpha], dtype=float)
+        inside = ((mine[:, 0] >= mine[:, 1]) & (mine[:, 0] <= mine[:, 2])).mean()
+        print(
+            f"α = {alpha}: {mine[:, 0].mean():.4f} on average over {len(mine)} runs, {inside:.0%} inside their interval"
+        )
