@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..batch import Batch, even_batches
 from ..errors import UserError
 
+GATHERED = 2**18  # numbers that are gathered at once: what stays in a processor's cache
+
 
 class Split(Dataset):
     """Samples of one split. Index it with a tensor of B positions and it gives B samples at once.
@@ -143,7 +145,7 @@ class Loader:
         start, self._start = self._start, 0
         self.position = start
         plan = self._plan()[start:]
-        batches: Any = map(self.split.__getitem__, plan)
+        batches: Any = self._gathered(plan)
         if self.num_workers:
             batches = DataLoader(
                 self.split,
@@ -155,6 +157,18 @@ class Loader:
             )
         for self.position, batch in enumerate(batches, start + 1):
             yield self._finish(batch)
+
+    def _gathered(self, plan: list[Tensor]) -> Iterator[Batch]:
+        """The batches at these positions. Several are gathered at once and handed out one by one: that is faster."""
+        if not plan or not isinstance(self.split, Split):  # a chain orders each batch by its parts
+            yield from map(self.split.__getitem__, plan)
+            return
+        at_once = max(1, GATHERED // max(1, len(plan[0]) * self.split.x[0].numel()))
+        for i in range(0, len(plan), at_once):
+            some = plan[i : i + at_once]
+            whole = self.split[torch.cat(some)]
+            sizes = [len(positions) for positions in some]
+            yield from (Batch(*columns) for columns in zip(*(t.split(sizes) for t in whole), strict=True))
 
     def _plan(self) -> list[Tensor]:
         """The positions of each batch of this rank's epoch."""
