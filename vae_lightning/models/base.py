@@ -21,7 +21,7 @@ from ..detection.detector import Detector
 from ..detection.preprocessing import Preprocessing
 from ..detection.thresholds import Conformal, Threshold
 from ..errors import UserError
-from ..recipe import Recorded, describe
+from ..recipe import Recorded, describe, same
 from ..scores import ReconstructionError, Score
 from .means import Means
 
@@ -125,7 +125,11 @@ class AnomalyModel(Recorded, LightningModule):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, map_location: Any = "cpu", trust: Sequence[type] = (), **_: Any
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = "cpu",
+        trust: Sequence[type] = (),
+        weights_only: bool = True,
     ) -> AnomalyModel:
         """The model of a checkpoint, in evaluation mode. Nothing in the file is run; Lightning's own way would.
 
@@ -133,6 +137,7 @@ class AnomalyModel(Recorded, LightningModule):
             checkpoint_path: A ``.ckpt`` file.
             map_location: The device.
             trust: See :meth:`vae_lightning.detection.detector.Detector.load`.
+            weights_only: As Lightning's own; never less than that.
 
         Raises:
             UserError: When the file is damaged, or holds another kind of model than this class.
@@ -285,7 +290,7 @@ class AnomalyModel(Recorded, LightningModule):
         # other scores than the checkpoint's start out unfitted
         arguments = checkpoint[storage.KEY]["model"]["init_args"]
         mine = self.recipe["init_args"]
-        if any(arguments.get(key) != mine.get(key) for key in ("scores", "threshold")):
+        if not all(same(arguments.get(key), mine.get(key)) for key in ("scores", "threshold")):
             state = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith(("scores.", "thresholds."))}
             own = {k: v for k, v in self.state_dict().items() if k.startswith(("scores.", "thresholds."))}
             checkpoint["state_dict"] = state | own

@@ -37,8 +37,10 @@ class Trainer(pl.Trainer):
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()
         given: list[Any] = vars(self)["callbacks"]
-        own = [kind for kind in (DetectionMetrics, Completion) if not any(isinstance(c, kind) for c in given)]
-        given[:0] = [kind() for kind in own]
+        if not any(isinstance(callback, DetectionMetrics) for callback in given):
+            given.insert(0, DetectionMetrics())  # before those that monitor what it logs
+        if not any(isinstance(callback, Completion) for callback in given):
+            given.append(Completion())  # after those that save
 
     @property
     def training(self) -> bool:
