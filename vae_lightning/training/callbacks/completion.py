@@ -40,6 +40,7 @@ class Completion(Callback):
             other = copy.copy(model)  # the same trainer and data, weights of its own
             own = {name: vars(model)[name] for name in ("_modules", "_parameters", "_buffers")}
             vars(other).update(copy.deepcopy(own))
+            other.trainer = trainer  # which no copy of a LightningModule keeps
             other.load_state_dict(content["state_dict"])
             other.fit_detector()
             content["state_dict"] = {key: value.cpu() for key, value in other.state_dict().items()}
