@@ -74,10 +74,23 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: When it is damaged, not of this package, or of a later format.
     """
+    return current(load(path), path)
+
+
+def load(path: Path) -> Any:
+    """What is in a file, whatever it is: tensors and primitives.
+
+    Raises:
+        UserError: When it is no checkpoint, or holds anything else.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has no error of its own for the many ways in which a file can be none
         raise UserError(f"{path}: truncated or no checkpoint ({type(error).__name__}): give another one") from error
+
+
+def current(content: Any, path: Path) -> dict[str, Any]:
+    """The content of the file ``path`` in the present format; raises as :func:`read` does."""
     if isinstance(content, dict) and KEY not in content and _is_old(content):
         content = _upgraded(content)
     about = content.get(KEY) if isinstance(content, dict) else None

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import nn
+from torch import Tensor, nn
 
 from ..detection import storage
 from ..errors import UserError
@@ -21,7 +21,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         storage.write(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        return storage.read(Path(path))
+        content = storage.load(Path(path))
+        if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
+            return content  # weights alone: how a process that Lightning has forked hands them to the one it came from
+        return storage.current(content, Path(path))
 
 
 class EpochCheckpoint(ModelCheckpoint):
