@@ -64,7 +64,9 @@ class Detector:
         """Write model, scores and thresholds into one file, for :meth:`load`."""
         self.check_calibrated()
         state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
-        storage.write({"state_dict": state, storage.KEY: self.model.about()}, Path(path))
+        about = self.model.about()
+        lightning = about["versions"]["lightning"]  # what its Trainer asks of a file, to test and to predict with it
+        storage.write({"state_dict": state, storage.KEY: about, "pytorch-lightning_version": lightning}, Path(path))
 
     # What it knows
 
