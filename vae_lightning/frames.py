@@ -55,10 +55,8 @@ def as_samples(x: Any, columns: list[str] | None) -> Tensor:
     Raises:
         UserError: For what :func:`columns_of` refuses, or when a column is missing.
     """
-    if columns is None or not (hasattr(x, "columns") or hasattr(x, "column_names")):
-        return columns_of(x)[0]
     raw, names = columns_of(x)
-    if names is None or names == columns:
+    if columns is None or names is None or names == columns:
         return raw
     if missing := [name for name in columns if name not in names]:
         raise UserError(f"the table lacks column{'s' * (len(missing) > 1)} {', '.join(missing)}")
@@ -68,7 +66,7 @@ def as_samples(x: Any, columns: list[str] | None) -> Tensor:
 
 
 def _names(table: Any) -> list[Any]:
-    return list(getattr(table, "column_names", table.columns))
+    return list(table.column_names if hasattr(table, "column_names") else table.columns)
 
 
 def _arrow(x: Any) -> Any:

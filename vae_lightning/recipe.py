@@ -86,14 +86,16 @@ def describe(value: Any, leave_out: Sequence[str] = (), name: str = "value") -> 
     Raises:
         UserError: When the value, or something within it, is none of those.
     """
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, np.generic):  # before float, which float64 is a kind of, and no checkpoint can hold
+        value = value.item()
+    if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, (Tensor, np.ndarray)):
-        return torch.as_tensor(value).detach().cpu().clone()
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
     if isinstance(value, (list, tuple, range)):
         return [describe(item, name=f"{name}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, dict) and "class_path" not in value and all(isinstance(key, str) for key in value):
@@ -157,6 +159,17 @@ def find(path: Any, trust: Sequence[type] = (), where: str = "the recipe") -> ty
         f"{where}: {path} is no class of {PACKAGE}, nor one that has been imported: import the module that defines it "
         "first, or name it in trust"
     )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two recipes say the same, tensors compared by their numbers."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
 
 
 def class_path(cls: type) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from ..detection import storage
+from ..errors import UserError
 from ..training import checkpoints, runs
 from ..training.callbacks import Checked
 
@@ -42,6 +43,8 @@ def prepare(cli: Any) -> None:
 def _check_checkpoint(cli: Any, path: Path) -> Path | None:
     """The folder of the run that the checkpoint belongs to, once it is known to suit the model."""
     content = storage.read(path)
+    if cli.subcommand == "fit" and "loops" not in content:
+        raise UserError(f"{path}: holds a detector and no training to go on with: give last.ckpt of a run")
     checkpoints.check(path, content, cli.model)
     if cli.trainer.is_global_zero:
         lines = runs.differences(content[storage.KEY]["model"], cli.model.recipe)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,10 +25,9 @@ from ..errors import UserError
 from ..files import read_yaml
 from ..recipe import PACKAGE, Recorded, find
 from ..training import checkpoints
+from .trusted import check_recipe, check_run
 
 KNOWN = Recorded, Optimizer, LRScheduler, EarlyStopping, LearningRateMonitor  # and all classes of this package
-DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-OBJECTS = "logger", "plugins", "profiler", "default_root_dir"  # of a trainer; a run's own configuration needs none
 
 
 @contextlib.contextmanager
@@ -78,23 +76,10 @@ def _of_checkpoint(path: Path) -> dict[str, Any]:
     if data is None:
         raise UserError(f"{path}: does not say which data set it was trained on: give --config or --data")
     for recipe in (model, data):
-        _check_recipe(recipe, str(path))
+        check_recipe(recipe, lambda name: find(name, where=str(path)), str(path))
     # the data decide on the shape of a sample
     arguments = {key: value for key, value in model["init_args"].items() if key != "input_shape"}
     return {"model": {**model, "init_args": arguments}, "data": data}
-
-
-def _check_recipe(recipe: Any, where: str) -> None:
-    if isinstance(recipe, dict):
-        if "class_path" in recipe:
-            find(recipe["class_path"], where=where)
-        for item in recipe.values():
-            _check_recipe(item, where)
-    elif isinstance(recipe, list):
-        for item in recipe:
-            _check_recipe(item, where)
-    elif not (recipe is None or isinstance(recipe, (bool, int, float, str))):
-        raise UserError(f"{where}: its recipe holds a {type(recipe).__name__}: give --config")
 
 
 def _of_run(path: Path) -> Path:
@@ -104,36 +89,20 @@ def _of_run(path: Path) -> Path:
         raise UserError(f"{path}: there is no config.yaml beside it: give the --config that it was trained with")
     config = folder / "config.yaml"
     content = read_yaml(config, "configuration: expected keys such as model, data and trainer")
-    trainer = content.get("trainer")
-    settings: dict[str, Any] = trainer if isinstance(trainer, dict) else {}
-    for key in OBJECTS:
-        if settings.get(key) not in (None, False, True):
-            raise _untrusted(config, f"trainer.{key}")
-    for text in _strings(content):
-        if DOTTED.fullmatch(text) and not _is_known(text):
-            raise _untrusted(config, text)
+    check_run(content, lambda name: _known(name, config), str(config))
     return config
 
 
-def _untrusted(config: Path, what: str) -> UserError:
-    return UserError(
-        f"{config}: names {what}, which is no class of {PACKAGE} and no optimizer: if you trust the file, name it with "
-        "--config"
-    )
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _strings(item)
-
-
-def _is_known(path: str) -> bool:
-    """Whether a dotted name is a class of the kinds that a run is made of; nothing is imported to find out."""
+def _known(path: str, config: Path) -> type:
+    """The class of a dotted name, of the kinds that a run is made of; nothing is imported to find it."""
     module, _, name = path.rpartition(".")
     found = getattr(sys.modules.get(module), name, None)
-    return inspect.isclass(found) and (issubclass(found, KNOWN) or found.__module__.startswith(f"{PACKAGE}."))
+    if inspect.isclass(found) and (issubclass(found, KNOWN) or found.__module__.startswith(f"{PACKAGE}.")):
+        return found
+    raise UserError(
+        f"{config}: names {path}, which is no class of {PACKAGE} and no optimizer: if you trust the file, name it with "
+        "--config"
+    )
 
 
 def _option(args: list[str], name: str) -> str | None:

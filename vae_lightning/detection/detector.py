@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..errors import UserError
 from ..frames import as_samples, is_samples
 from . import card, conformal, storage
 from .graph import Graph, Scores
+from .modes import evaluating
 from .thresholds import Conformal, Threshold
 
 BATCH_SIZE = 1024  # samples at once; data modules evaluate with as many
@@ -64,7 +64,9 @@ class Detector:
         """Write model, scores and thresholds into one file, for :meth:`load`."""
         self.check_calibrated()
         state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
-        storage.write({"state_dict": state, storage.KEY: self.model.about()}, Path(path))
+        about = self.model.about()
+        lightning = about["versions"]["lightning"]  # what its Trainer asks of a file, to test and to predict with it
+        storage.write({"state_dict": state, storage.KEY: about, "pytorch-lightning_version": lightning}, Path(path))
 
     # What it knows
 
@@ -116,7 +118,7 @@ class Detector:
 
     # From samples to decisions
 
-    @torch.inference_mode()
+    @torch.no_grad()  # and no inference mode: what it gives can go on into any computation
     def __call__(self, x: Any) -> Scores:
         """Scores, p-values and decisions of samples (N, *input_shape).
 
@@ -197,7 +199,8 @@ class Detector:
             train: Batches of raw training samples (B, *input_shape), to be gone through as often as needed.
             val: Of raw normal validation samples.
         """
-        with self._evaluating():
+        self._check_prepared()
+        with evaluating(self.model):
             for score in self.model.scores.values():
                 score.fit(self.model, _Prepared(self.model, train), _Prepared(self.model, val))
 
@@ -212,6 +215,9 @@ class Detector:
         Raises:
             UserError: When there are none, or a score of theirs is not finite.
         """
+        for name, score in self.model.scores.items():
+            if not score.fitted:
+                raise UserError(f"{name} has not been fitted yet: fit the scores first, on training samples")
         found = list(self._through(self.graph.scores, normal))
         for name, threshold in self.model.thresholds.items():
             try:
@@ -221,8 +227,13 @@ class Detector:
 
     def _through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
         """What ``function`` gives for each batch of raw samples, on the CPU."""
+        self._check_prepared()
+        if not is_samples(x) and not isinstance(x, Iterable):
+            raise UserError(
+                f"{type(x).__name__} holds no samples: give an array, a tensor, a table, or batches of them"
+            )
         row = 0
-        with self._evaluating():
+        with evaluating(self.model):
             for samples in [x] if is_samples(x) else x:
                 raw = as_samples(samples, self.columns)
                 self.model.preprocessing.check(raw, self.model.input_shape)
@@ -231,15 +242,9 @@ class Detector:
                 for batch in raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]:
                     yield _on_cpu(function(batch.to(self.device)))
 
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        training = self.model.training
-        self.model.eval()
-        try:
-            yield
-        finally:
-            if training:
-                self.model.train()
+    def _check_prepared(self) -> None:
+        if self.model.preprocessing is None:
+            raise UserError("the model has no preprocessing yet: give it one, or train it")
 
 
 class _Prepared:

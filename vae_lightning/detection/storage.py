@@ -7,14 +7,14 @@ Both hold tensors and primitives alone and are read with ``weights_only``; what 
 from __future__ import annotations
 
 import os
-import pickle
-import tempfile
+import uuid
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import UserError
 from ..recipe import build
@@ -40,6 +40,8 @@ def find(path: str | Path, which: str = "best", runs: str | Path = "lightning_lo
     Raises:
         UserError: When there is none.
     """
+    if which not in ("best", "last"):
+        raise UserError(f"which = {which} is neither best nor last")
     if str(path) in ("best", "last"):
         return newest(str(path), Path(runs))
     path = Path(path)
@@ -66,75 +68,96 @@ def newest(which: str, runs: Path, experiment: str | None = None) -> Path:
     return found[-1]
 
 
-def load(path: Path) -> Any:
-    """What ``torch.save`` has written: tensors and primitives.
-
-    Raises:
-        UserError: When the file is damaged, or holds anything else.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: truncated or no checkpoint ({type(error).__name__}): give another one") from error
-
-
 def read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint of this package, brought to the present format.
 
     Raises:
         UserError: When it is damaged, not of this package, or of a later format.
     """
-    content = load(path)
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise UserError(f"{path}: holds no model of vae_lightning: give a checkpoint that `fit` has written")
-    if KEY not in content and "_class_path" in content.get("hyper_parameters", {}):
+    return current(load(path), path)
+
+
+def load(path: Path) -> Any:
+    """What is in a file, whatever it is: tensors and primitives.
+
+    Raises:
+        UserError: When it is no checkpoint, or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch has no error of its own for the many ways in which a file can be none
+        raise UserError(f"{path}: truncated or no checkpoint ({type(error).__name__}): give another one") from error
+
+
+def current(content: Any, path: Path) -> dict[str, Any]:
+    """The content of the file ``path`` in the present format; raises as :func:`read` does."""
+    if isinstance(content, dict) and KEY not in content and _is_old(content):
         content = _upgraded(content)
-    about = content.get(KEY)
+    about = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(about, dict) or "format" not in about:
         raise UserError(f"{path}: holds no model of vae_lightning: give a checkpoint that `fit` has written")
     if about["format"] != FORMAT:
-        writer = about.get("versions", {}).get("vae_lightning", "another version")
+        writer = about["versions"].get("vae_lightning") if isinstance(about.get("versions"), dict) else None
         raise UserError(
-            f"{path}: written by vae_lightning {writer} in format {about['format']}; this one reads formats up to "
-            f"{FORMAT}: install that version, or train again"
+            f"{path}: written by vae_lightning {writer or 'of another version'} in format {about['format']}; this one "
+            f"reads formats up to {FORMAT}: install that version, or train again"
         )
+    if not _is_whole(content):
+        raise UserError(f"{path}: damaged: weights or recipe are missing or not what they should be: give another one")
     return content
+
+
+def _is_whole(content: dict[str, Any]) -> bool:
+    """Whether all is there that :func:`restore` needs, and of the right kind."""
+    state, model, trained_on = content.get("state_dict"), content[KEY].get("model"), content[KEY].get("trained_on")
+    return (
+        isinstance(state, dict)
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+        and isinstance(model, dict)
+        and isinstance(model.get("class_path"), str)
+        and isinstance(model.get("init_args"), dict)
+        and isinstance(trained_on, dict)
+    )
 
 
 def write(content: dict[str, Any], path: Path) -> None:
     """Write beside the target and then rename: a process killed at any moment leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # not tempfile's, which no one else may read
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def _is_old(content: dict[str, Any]) -> bool:
+    """Whether a command line of version 0.1 has written it."""
+    given, state = content.get("hyper_parameters"), content.get("state_dict")
+    return isinstance(given, dict) and isinstance(given.get("_class_path"), str) and isinstance(state, dict)
 
 
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint of version 0.1 in the present format; its thresholds have to be calibrated anew."""
     given = {k: v for k, v in content["hyper_parameters"].items() if not k.startswith("_")}
     model = {"class_path": content["hyper_parameters"]["_class_path"], "init_args": _modern(given)}
-    shape = given.get("input_shape") or []
+    shape = given.get("input_shape")
     statistics = next((v for v in content.values() if isinstance(v, dict) and set(v) == {"mean", "std"}), {})
     mean, std = statistics.get("mean"), statistics.get("std")
-    prepares = "Images" if len(shape) == 3 else "Standardize" if mean is not None else "Unchanged"
+    prepares = (
+        "Images" if isinstance(shape, list) and len(shape) == 3 else "Standardize" if mean is not None else "Unchanged"
+    )
     model["init_args"]["preprocessing"] = {"class_path": f"vae_lightning.detection.preprocessing.{prepares}"}
-    state = {}
-    for key, value in content["state_dict"].items():
-        if not key.startswith("detector.thresholds."):
-            state[key.removeprefix("detector.")] = value
-    if mean is not None and std is not None:
-        state |= {
-            "preprocessing.mean": mean,
-            "preprocessing.mean_low": torch.zeros_like(mean),
-            "preprocessing.std": std,
-        }
+    state = {str(key).removeprefix("detector."): value for key, value in content["state_dict"].items()}
+    for key in [key for key in state if key.startswith("thresholds.")]:
+        state |= {key: torch.tensor(torch.nan), f"{key.removesuffix('value')}calibration": torch.empty(0)}
+    if isinstance(mean, Tensor) and isinstance(std, Tensor):
+        state |= {"preprocessing.mean": mean, "preprocessing.mean_low": torch.zeros_like(mean)}
+        state |= {"preprocessing.std": std}
     about = {"format": FORMAT, "versions": {"vae_lightning": "0.1"}, "model": model, "trained_on": {}}
     return {**content, "state_dict": state, KEY: about}
 
@@ -160,13 +183,18 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
         UserError: When recipe and weights do not go together, or name what is not known.
     """
     about = content[KEY]
+    drawn = torch.get_rng_state()  # a network draws its first weights: loading a file is to leave no trace
     try:
         model = build(about["model"], trust, where)
+        if not all(hasattr(model, name) for name in ("preprocessing", "scores", "thresholds")):
+            raise UserError(f"{where}: {about['model']['class_path']} is no model")
         model.load_state_dict(content["state_dict"])
         model.trained_on = dict(about["trained_on"])
-    except UserError:
-        raise
+    except UserError as error:
+        raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from error
     except Exception as error:  # whatever a recipe leads to that nobody wrote on purpose
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: its recipe and its weights do not go together: {reason}") from error
+    finally:
+        torch.set_rng_state(drawn)
     return model.eval()

@@ -43,6 +43,12 @@ class Score(Recorded, nn.Module):
                 "some, or leave hidden out of the score's layers"
             )
 
+    @property
+    def fitted(self) -> bool:
+        """Whether it has learned all that it has to: until then the buffers of a score are empty."""
+        parts = [list(part.buffers(recurse=False)) for part in self.modules() if isinstance(part, Score)]
+        return all(any(buffer.numel() for buffer in buffers) for buffers in parts if buffers)
+
     def fit(self, model: Any, train: Iterable[Tensor], val: Iterable[Tensor]) -> None:
         """Fit on normal samples; both can be gone through as often as needed.
 

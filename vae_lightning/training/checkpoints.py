@@ -8,7 +8,7 @@ from typing import Any
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import nn
+from torch import Tensor, nn
 
 from ..detection import storage
 from ..errors import UserError
@@ -22,8 +22,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         content = storage.load(Path(path))
-        # a strategy hands weights from process to process by this way, too
-        return storage.read(Path(path)) if "pytorch-lightning_version" in content else content
+        if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
+            return content  # weights alone: how a process that Lightning has forked hands them to the one it came from
+        return storage.current(content, Path(path))
 
 
 class EpochCheckpoint(ModelCheckpoint):

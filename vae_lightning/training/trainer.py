@@ -39,10 +39,12 @@ class Trainer(pl.Trainer):
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()
         given: list[Any] = vars(self)["callbacks"]
-        own = [kind() for kind in (DetectionMetrics, Completion) if not any(isinstance(c, kind) for c in given)]
+        own = [] if any(isinstance(c, DetectionMetrics) for c in given) else [DetectionMetrics()]
+        last = [] if any(isinstance(c, Completion) for c in given) else [Completion()]
         # redrawing a bar at each step would slow small nets down
         bars = [c for c in given if isinstance(c, ProgressBar) and not any(c is one for one in asked_for)]
-        self.callbacks: Any = [*own, *(TQDMProgressBar(refresh_rate=50) if c in bars else c for c in given)]
+        given = [TQDMProgressBar(refresh_rate=50) if c in bars else c for c in given]
+        self.callbacks: Any = [*own, *given, *last]  # metrics before those that monitor them, completion after saving
 
     @property
     def training(self) -> bool:

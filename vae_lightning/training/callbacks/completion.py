@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ...detection import storage
@@ -22,6 +23,7 @@ class Completion(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
             self.complete(trainer, pl_module)
+        trainer.strategy.barrier("completion")  # nobody reads a file that is about to be replaced
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         stopped = isinstance(exception, (KeyboardInterrupt, SIGTERMException))
@@ -36,7 +38,9 @@ class Completion(Callback):
             if all(len(v) for k, v in content["state_dict"].items() if _is_calibration(k)):
                 continue
             other = copy.copy(model)  # the same trainer and data, weights of its own
-            other.__dict__["_modules"] = copy.deepcopy(model._modules)
+            own = {name: vars(model)[name] for name in ("_modules", "_parameters", "_buffers")}
+            vars(other).update(copy.deepcopy(own))
+            other.trainer = trainer  # which no copy of a LightningModule keeps
             other.load_state_dict(content["state_dict"])
             other.fit_detector()
             content["state_dict"] = {key: value.cpu() for key, value in other.state_dict().items()}
@@ -48,7 +52,8 @@ def kept(trainer: Trainer) -> list[Path]:
     names = [
         name
         for callback in trainer.checkpoint_callbacks
-        for name in (getattr(callback, "best_model_path", ""), getattr(callback, "last_model_path", ""))
+        if isinstance(callback, ModelCheckpoint)
+        for name in (callback.best_model_path, callback.last_model_path, *callback.best_k_models)
     ]
     return [path for name in dict.fromkeys(names) if name and (path := Path(name)).is_file()]
 

@@ -64,7 +64,9 @@ def ranking(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
         "auroc": BinaryAUROC(normalization=None, sync_on_compute=False),
         "average_precision": BinaryAveragePrecision(normalization=None, sync_on_compute=False),
     }
-    found = MetricCollection(metrics)(scores.cpu().double(), labels.cpu())  # not every accelerator has doubles
+    # by their places: infinite scores are tied, and their difference is not 0
+    places = scores.cpu().unique(return_inverse=True)[1].double()
+    found = MetricCollection(metrics)(places, labels.cpu())
     return {name: value.to(scores.device, torch.float32) for name, value in found.items()}
 
 
