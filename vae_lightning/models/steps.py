@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 class Steps(LightningModule):
     """The part of :class:`AnomalyModel` that a Trainer calls. What it asks of the model stands first."""
 
-    detector: Detector
     optimizer: OptimizerCallable
     lr_scheduler: LRSchedulerCallable | None
 
@@ -42,6 +41,11 @@ class Steps(LightningModule):
     @abstractmethod
     def prepared(self, raw: Tensor) -> Tensor:
         """Raw samples as the network sees them, float32 (B, *input_shape)."""
+
+    @property
+    @abstractmethod
+    def detector(self) -> Detector:
+        """Raw samples in, decisions out."""
 
     @abstractmethod
     def fit_detector(self) -> None:
