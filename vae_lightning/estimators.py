@@ -105,7 +105,7 @@ class _Detector(OutlierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.detector_(validate_data(self, X, reset=False, dtype=(np.float64, np.float32)))
 
-    def _held_out(self, rows: int) -> dict[str, float]:
+    def _held_out(self, rows: int) -> dict[str, Any]:
         """Shares for validation and calibration: few rows calibrate as many as alpha needs, if half are left."""
         validation = max(1, round(self.val_fraction * rows))
         needed = conformal.needed(Conformal(self.alpha).alpha)
