@@ -48,6 +48,11 @@ class Recorded:
         args, kwargs = self._given  # type: ignore[attr-defined]
         return _named(type(self), args, kwargs)
 
+    def again(self: Self) -> Self:
+        """Another one, constructed with the same arguments."""
+        args, kwargs = self._given  # type: ignore[attr-defined]
+        return type(self)(*args, **kwargs)
+
 
 def _copied(value: Any) -> Any:
     if isinstance(value, (list, tuple)):

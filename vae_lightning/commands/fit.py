@@ -23,7 +23,7 @@ def after(cli: Any) -> None:
         return
     metrics = cli.record.metrics | runs.numbers(cli.trainer.callback_metrics)
     kept = next((p for n in ("best", "last") if (p := cli.folder / f"checkpoints/{n}.ckpt").is_file()), None)
-    tested = bool(cli.settings.test_after_fit and kept and len(cli.datamodule.test_dataloader()))
+    tested = bool(cli.settings.test_after_fit and kept and cli.datamodule.has("test"))
     if tested:
         cli.trainer.test(cli.model, cli.datamodule, ckpt_path=str(kept), verbose=False, weights_only=True)
         metrics |= runs.numbers(cli.trainer.callback_metrics)

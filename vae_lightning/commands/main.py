@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import traceback
-import warnings
 
 import torch
 
 from ..errors import UserError
 from ..studies import benchmark, compare
 from ..training import runs
+from ..training.quiet import be_quiet
 from .messages import check_files
 from .parser import CLI
 from .source import with_checkpoint
@@ -71,22 +70,3 @@ def _user_message(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return None
-
-
-def be_quiet() -> None:
-    """No line that a user can do nothing about."""
-
-    class Advertisement(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            return "💡" not in record.getMessage()
-
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(Advertisement())
-    for pattern in (
-        r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own call
-        r".*smaller than the logging interval.*",  # means are logged once an epoch
-        r".*Checkpoint directory .* exists and is not empty.*",  # resuming goes on in the same folder
-        r".*dirpath has changed.*",
-        r".*scheduler is using 'interval': 'epoch'.*",  # as it is documented here
-        r".*Precision .* is not supported by the model summary.*",  # its weights are kept in 32 bits all the same
-    ):
-        warnings.filterwarnings("ignore", pattern)

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -175,8 +174,6 @@ class CLI(LightningCLI):
         if self.subcommand == "predict":
             return [Predictions(fdr=self.settings.fdr)]
         found: list[Callback] = [self.record]
-        if self.settings.trainer.enable_progress_bar is not False:
-            found.append(TQDMProgressBar(refresh_rate=50))  # redrawing at each step would slow small nets down
         if self.settings.trainer.enable_checkpointing is not False:
             found += checkpoints.callbacks(every_n_steps=self.settings.checkpoint_every_n_steps)
         return found

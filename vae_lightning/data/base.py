@@ -188,6 +188,11 @@ class AnomalyDataModule(Recorded, LightningDataModule):
         loader.rank, loader.world = 0, 1
         return loader
 
+    def has(self, split: str) -> bool:
+        """Whether there is anything in a split: a data set need not have a test part."""
+        self.setup()
+        return len(self._splits[split]) > 0
+
     def loader(self, split: str, batch_size: int | None = None, shuffle: bool = False) -> Loader:
         """A loader of ``split``: train, val, calibration, test, train_normals or val_normals.
 

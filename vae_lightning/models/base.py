@@ -53,6 +53,7 @@ class AnomalyModel(Recorded, LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
+        self.rng_at_construction = torch.get_rng_state()  # to tell drawn weights from trained ones, and draw them anew
         self.save_hyperparameters(self.recipe["init_args"], logger=False)
         self.input_shape = list(input_shape)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler

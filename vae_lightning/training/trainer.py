@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.states import RunningStage
 
@@ -21,7 +22,7 @@ class Trainer(pl.Trainer):
     """Lightning's Trainer, with what the models of this package want of one.
 
     It logs :class:`DetectionMetrics`, calibrates what it keeps (:class:`Completion`), writes checkpoints whole or not
-    at all, and leaves out what Lightning does at each step without effect.
+    at all, and leaves out what Lightning does at each step without effect. Its progress bar is redrawn now and then.
 
     Args:
         *args: Lightning's.
@@ -30,6 +31,7 @@ class Trainer(pl.Trainer):
     """
 
     def __init__(self, *args: Any, lean: bool = True, **kwargs: Any) -> None:
+        asked_for = listed(kwargs.get("callbacks"))
         super().__init__(*args, **kwargs)
         self.lean = lean
         if lean and type(vars(self)["profiler"]) is PassThroughProfiler:
@@ -37,8 +39,10 @@ class Trainer(pl.Trainer):
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()
         given: list[Any] = vars(self)["callbacks"]
-        own = [kind for kind in (DetectionMetrics, Completion) if not any(isinstance(c, kind) for c in given)]
-        given[:0] = [kind() for kind in own]
+        own = [kind() for kind in (DetectionMetrics, Completion) if not any(isinstance(c, kind) for c in given)]
+        # redrawing a bar at each step would slow small nets down
+        bars = [c for c in given if isinstance(c, ProgressBar) and not any(c is one for one in asked_for)]
+        self.callbacks: Any = [*own, *(TQDMProgressBar(refresh_rate=50) if c in bars else c for c in given)]
 
     @property
     def training(self) -> bool:
@@ -65,3 +69,10 @@ class Trainer(pl.Trainer):
         data = train_dataloaders if isinstance(train_dataloaders, pl.LightningDataModule) else datamodule
         with lean(self, model, data) if self.lean else contextlib.nullcontext():
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+
+
+def listed(callbacks: Any) -> list[Any]:
+    """As given to a Trainer: one, several, or none."""
+    if callbacks is None:
+        return []
+    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]

@@ -3,6 +3,7 @@
 from .checked import Checked
 from .evidence import Evidence
 from .freeze import FreezeBatchNorm
+from .kept import KeepBest
 from .latent import LatentMap, LatentMixture
 from .metrics import DetectionMetrics
 from .pictures import Pictures
@@ -13,6 +14,7 @@ __all__ = [
     "DetectionMetrics",
     "Evidence",
     "FreezeBatchNorm",
+    "KeepBest",
     "LatentMap",
     "LatentMixture",
     "Pictures",
