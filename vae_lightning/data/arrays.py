@@ -73,6 +73,9 @@ class Arrays(AnomalyDataModule):
     def default_anomaly_classes(self) -> list[int]:
         return list(range(1, len(self.classes)))
 
+    def recipe(self) -> None:
+        """None: it is its rows."""
+
     def load(self) -> tuple[Part, Part]:
         if self._test is not None:
             return Part(self._x, self._target), self._test

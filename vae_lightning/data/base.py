@@ -6,6 +6,7 @@ import copy
 from abc import abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -138,18 +139,25 @@ class AnomalyDataModule(Recorded, LightningDataModule):
 
     def about(self) -> dict[str, Any]:
         """What a detector that is trained on it keeps of it, as primitives."""
-        try:
-            recipe = describe(self)
-        except UserError:  # arrays or functions: it cannot be built again from a file
-            recipe = None
         normal, _ = self.division()
         return {
             "data": type(self).__name__,
             "samples": len(self._splits["train"]),
             "normal": [self.classes[c] for c in normal],
             "columns": getattr(self, "columns", None),
-            "recipe": recipe,
+            "recipe": self.recipe(),
         }
+
+    def recipe(self) -> Any:
+        """What it can be built of again from a file; None for arrays, which no detector carries, and for functions."""
+        if any(isinstance(value, (Tensor, np.ndarray)) for value in self.arguments.values()):
+            return None
+        if self.anomalies_from is not None and self.anomalies_from.recipe() is None:
+            return None
+        try:
+            return describe(self)
+        except UserError:
+            return None
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The loader has seen to it."""

@@ -203,6 +203,7 @@ def _draw_weights(model: AnomalyModel) -> None:
 
 def _train(trainer: Trainer, model: AnomalyModel, data: AnomalyDataModule, keep: KeepBest) -> None:
     interrupt = signal.getsignal(signal.SIGINT)
+    model.train()  # one that was trained before is in evaluation mode
     try:
         trainer.fit(model, data)
     except SystemExit:  # what Lightning makes of an interruption, from then on deaf to the next one

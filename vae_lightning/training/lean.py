@@ -51,10 +51,10 @@ def lean(trainer: Any, model: LightningModule, data: Any) -> Iterator[None]:
         model: Trained by it.
         data: Its data module, if it has one.
     """
-    before: list[tuple[Any, str, Any]] = []
+    before: list[Replaced] = []
 
     def put(instance: Any, name: str, value: Any) -> None:
-        before.append((instance, name, vars(instance).get(name, _ABSENT)))
+        before.append((instance, name, vars(instance).get(name, _ABSENT), value))
         # not setattr, which would register a module's attribute
         vars(instance)[name] = value
 
@@ -83,15 +83,19 @@ def lean(trainer: Any, model: LightningModule, data: Any) -> Iterator[None]:
 
 
 _ABSENT: Any = object()
+Replaced = tuple[Any, str, Any, Any]  # an instance's attribute: what it was, and what it became
 
 
-def _undo(before: list[tuple[Any, str, Any]]) -> None:
+def _undo(before: list[Replaced]) -> None:
     while before:
-        instance, name, value = before.pop()
+        instance, name, value, ours = before.pop()
+        attributes: Any = vars(instance)
+        if attributes.get(name, _ABSENT) is not ours:
+            continue  # someone has set it since
         if value is _ABSENT:
-            vars(instance).pop(name, None)
+            del attributes[name]
         else:
-            vars(instance)[name] = value
+            attributes[name] = value
 
 
 def _idle_hooks(trainer: Any, model: LightningModule) -> Iterator[tuple[Any, str]]:
