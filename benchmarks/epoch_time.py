@@ -136,10 +136,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
 
-    digits = data.MNIST(args.root, anomalies_from=data.FashionMNIST(args.root))
+    digits = data.MNIST(args.root, anomalies_from=data.FashionMNIST(args.root), calibration_fraction=0.0)
     train, val = digits.loader("train").split, list(digits.val_dataloader())
-    x = (torch.cat([batch.x for batch in val]) * 255).round().to(torch.uint8)
-    label = torch.cat([batch.label for batch in val])
+    x, label = torch.cat([batch.x for batch in val]), torch.cat([batch.label for batch in val])
     rivals = {
         "in memory": InMemory(train.x[train.rows], x, label),
         "dataset": FromDataset(args.root, train.rows, x, label),

@@ -31,7 +31,7 @@ def main(checkpoints: list[Path]) -> None:
         seed = yaml.safe_load((run / "config.yaml").read_text())["seed_everything"]
         model = VAE.load_from_checkpoint(path, map_location="cpu")
         for name, source in SOURCES.items():
-            data = MNIST(anomalies_from=source, val_fraction=0.01)
+            data = MNIST(anomalies_from=source, val_fraction=0.01, calibration_fraction=0.0)  # as in mnist_vae.yaml
             trainer = Trainer(
                 accelerator="cpu",
                 logger=False,

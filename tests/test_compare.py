@@ -360,7 +360,7 @@ def test_groups_know_full_class_names(runs):
     other = read(runs / "beta_vae/version_1")
     other.settings["model"] = "my.own.VAE"
     first, second = group([run, other])
-    assert (first.differences, second.differences) == ({"model": "vae_lightning.models.VAE"}, {"model": "my.own.VAE"})
+    assert (first.differences, second.differences) == ({"model": "vae_lightning.VAE"}, {"model": "my.own.VAE"})
 
 
 def _refused(done: tuple[int, str, str], mentions: list[str]) -> None:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import CONFIGS, SMALL
+
+from vae_lightning import MLP, fit
 
 README = (CONFIGS.parent / "README.md").read_text()
 COMMANDS = [line.split("  #")[0].strip() for line in re.findall(r"^python -m vae_lightning (.*)$", README, re.M)]
 
 
-@pytest.mark.parametrize("module", ["mine", "tilted"])
+OWN = re.findall(r"^```python\n# (\w+)\.py\n", README, re.M)
+
+
+@pytest.mark.parametrize("module", OWN)
 def test_a_class_of_ones_own_needs_no_registration(run, tmp_path: Path, monkeypatch, module):
     (code,) = re.findall(rf"```python\n# {module}\.py\n(.*?)```", README, re.S)
     (tmp_path / f"{module}.py").write_text(code)
@@ -25,18 +32,41 @@ def test_a_class_of_ones_own_needs_no_registration(run, tmp_path: Path, monkeypa
 
 
 def test_every_config_named_is_there_and_every_config_is_named():
-    named = set(re.findall(r"`(\w+\.yaml)`", README))
+    named = set(re.findall(r"`(\w+\.yaml)`", README)) - {"config.yaml"}  # a run's own
     assert named == {path.name for path in CONFIGS.glob("*.yaml")}
 
 
 def test_overrides_and_lookups_of_the_readme_run(run, fitted, mnist_files):
     for command in COMMANDS:
-        if "gpu" in command or "--help" in command or "mine." in command or "tilted." in command:
+        if "gpu" in command or "--help" in command or any(f"{module}." in command for module in OWN):
             continue
         if not command.startswith(("fit", "test", "predict", "validate")):
             continue
         files = f" --data.init_args.root {mnist_files}" if "mnist" in command else ""
         assert run(command.replace("configs/", "{configs}/") + files + " --trainer.max_epochs 3") == 0, command
+
+
+@pytest.mark.usefixtures("fitted")  # the newest run, which one block loads
+def test_its_python_runs_from_top_to_bottom():
+    table = pytest.importorskip("pandas").DataFrame(np.random.default_rng(1).normal(size=(20, 10)))
+    table.to_csv("new.csv", index=False)
+    names: dict[str, Any] = {}
+    for code in re.findall(r"^```python\n(.*?)```", README, re.S | re.M):
+        if not code.startswith("# "):
+            exec(code, names)
+    assert (names["estimator"].predict(names["new"])[-5:] == -1).all()
+    assert names["run"].detector.predict(names["new"])[-5:].all()
+    assert names["scores"].shape == (20,)
+    assert Path("detector.ckpt").is_file()
+
+
+def test_the_examples_for_contributors_run():
+    names: dict[str, Any] = {"__name__": "contributing"}
+    for code in re.findall(r"^```python\n(.*?)```", (CONFIGS.parent / "CONTRIBUTING.md").read_text(), re.S | re.M):
+        exec(code, names)
+    model = names["Tilted"]([2], MLP([8]), latent_dim=1, scores=[names["WorstFeature"]()])
+    run = fit(model, names["Rings"](normal_classes=[0]), max_epochs=1, verbose=False)
+    assert 0 <= run.metrics["test/auroc"] <= 1
 
 
 def test_the_results_are_those_of_the_files():

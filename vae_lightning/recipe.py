@@ -112,7 +112,7 @@ def describe(value: Any, leave_out: Sequence[str] = (), name: str = "value") -> 
 
 
 def build(recipe: Any, trust: Sequence[type] = (), where: str = "the recipe") -> Any:
-    """What a recipe describes, built anew.
+    """What a recipe describes, built again.
 
     Args:
         recipe: As :func:`describe` gives it.

@@ -100,7 +100,7 @@ def _check_part(data: AnomalyDataModule, part: Part, which: str) -> None:
         row, *feature = place
         raise UserError(
             f"{_name(data)}: sample {row} holds NaN or infinity in column {', '.join(map(str, feature))} ({which} "
-            "part): mend it or leave it out"
+            "part): correct it or leave it out"
         )
 
 

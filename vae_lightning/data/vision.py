@@ -92,7 +92,7 @@ class MNIST(AnomalyDataModule):
         if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
             raise UserError(
                 f"{self.folder}: images of shape {list(images.shape)} do not go with labels of shape "
-                f"{list(labels.shape)}: delete the files to have them downloaded anew"
+                f"{list(labels.shape)}: delete the files to have them downloaded again"
             )
         return Part(images[:, None], labels.long())
 
@@ -137,7 +137,7 @@ def _read_idx(path: Path, md5: str) -> Tensor:
     unpacked = path.with_suffix("")
     if path.exists():
         if not check_integrity(path, md5):
-            raise UserError(f"{path} is damaged (its MD5 is not {md5}): delete it to have it downloaded anew")
+            raise UserError(f"{path} is damaged (its MD5 is not {md5}): delete it to have it downloaded again")
         content = bytearray(gzip.decompress(path.read_bytes()))
     else:
         path, content = unpacked, bytearray(unpacked.read_bytes())

@@ -142,7 +142,7 @@ def _is_old(content: dict[str, Any]) -> bool:
 
 
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint of version 0.1 in the present format; its thresholds have to be calibrated anew."""
+    """A checkpoint of version 0.1 in the present format; its thresholds have to be calibrated again."""
     given = {k: v for k, v in content["hyper_parameters"].items() if not k.startswith("_")}
     model = {"class_path": content["hyper_parameters"]["_class_path"], "init_args": _modern(given)}
     shape = given.get("input_shape")

@@ -66,7 +66,7 @@ class Conformal(Threshold):
 class Percentile(Threshold):
     """The given percentile of normal scores: 95 lets 5 % of normal samples raise an alarm.
 
-    ``order_statistic`` keeps its word on average: the ⌈(n + 1)·percentile / 100⌉-th smallest score lets at most
+    ``order_statistic`` keeps its promise on average: the ⌈(n + 1)·percentile / 100⌉-th smallest score lets at most
     100 − percentile % of new normal samples raise an alarm. It is ``Conformal(1 − percentile / 100)``; beyond the n-th
     it is +∞. ``linear`` is numpy's, interpolated between two scores, for the figures of sources that used it: with
     n = 50, at 95, 6.7 % of normally distributed scores raise an alarm where 5 % are promised, of uniform ones 6.8 %.

@@ -50,16 +50,16 @@ class Run:
         """Test labels (N,) and the scores (N,) that decide; None where there are none of the test in ``metrics``."""
         path = self.folder / SCORES
         if not path.is_file():
-            _note(f"{self.folder} has no {SCORES}, hence no ROC curve: `test` with its checkpoint writes it")
+            _note(f"{self.folder} has no {SCORES}, so no ROC curve: `test` with its checkpoint writes it")
             return None
         try:
             with np.load(path) as file:
                 labels, scores = file["labels"], file[file.files[0]]
                 auroc = float(roc_auc_score(labels, scores))
         except (ValueError, OSError, KeyError, BadZipFile, EOFError) as error:
-            raise UserError(f"{path}: damaged ({error}): `test` with the run's checkpoint writes it anew") from error
+            raise UserError(f"{path}: damaged ({error}): `test` with the run's checkpoint writes it again") from error
         if abs(auroc - self.metrics.get("test/auroc", auroc)) > 1e-5:
-            _note(f"{path} is of another test than {RESULTS} (AUROC {auroc:.4f}), hence no ROC curve of it")
+            _note(f"{path} is of another test than {RESULTS} (AUROC {auroc:.4f}), so no ROC curve of it")
             return None
         return labels, scores
 
@@ -67,7 +67,7 @@ class Run:
     def curves(self) -> dict[str, dict[int, float]]:
         """Every logged scalar of training and validation as {epoch: value}."""
         if not (curves := scalars(self.folder)):
-            _note(f"{self.folder} has no TensorBoard events, hence no training curves")
+            _note(f"{self.folder} has no TensorBoard events, so no training curves")
         return curves
 
 
@@ -108,7 +108,7 @@ def read(folder: Path) -> Run:
         content = json.loads(results.read_text())
         metrics = {**content["metrics"], "epochs": content["epochs"], "seconds": content["seconds"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{results}: damaged ({error!r}): leave the run out, or train it anew") from error
+        raise UserError(f"{results}: damaged ({error!r}): leave the run out, or train it again") from error
     try:
         content = yaml.safe_load(config.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:

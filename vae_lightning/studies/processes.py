@@ -1,4 +1,4 @@
-"""Processes of one machine that share work: started anew when they die, and never two at the same piece."""
+"""Processes of one machine that share work: started again when they die, and never two at the same piece."""
 
 from __future__ import annotations
 
