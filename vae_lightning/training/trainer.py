@@ -11,6 +11,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.states import RunningStage
 
+from ..data import AnomalyDataModule
+from ..models import AnomalyModel
 from .callbacks.completion import Completion
 from .callbacks.metrics import DetectionMetrics
 from .checkpoints import AtomicCheckpointIO
@@ -67,3 +69,9 @@ class Trainer(pl.Trainer):
         data = train_dataloaders if isinstance(train_dataloaders, pl.LightningDataModule) else datamodule
         with lean(self, model, data) if self.lean else contextlib.nullcontext():
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        lacking = isinstance(model, AnomalyModel) and model.preprocessing is None
+        if lacking and isinstance(
+            data, AnomalyDataModule
+        ):  # it was trained in other processes, which sent weights alone
+            data.setup("fit")
+            model.adopt(data)  # type: ignore[operator]
