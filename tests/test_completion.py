@@ -249,3 +249,13 @@ def test_with_two_processes(tmp_path: Path) -> None:
     assert not torch.equal(weights(folder / "last.ckpt"), weights(folder / "best.ckpt"))
     for name in ("last", "best"):
         check(folder / f"{name}.ckpt", beta_vae())
+
+
+def test_the_process_that_forked_has_the_detector_too(build: Build, tmp_path: Path) -> None:
+    trained = model()
+    build(max_epochs=1, devices=2, strategy="ddp_fork").fit(trained, data())
+    x = next(iter(data().test_dataloader())).x
+    expected, found = check(tmp_path / "kept/last.ckpt")(x), trained.detector(x)
+    assert torch.equal(found.score, expected.score)
+    assert torch.equal(found.p_value, expected.p_value)
+    assert trained.trained_on["samples"] > 0

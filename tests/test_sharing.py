@@ -1,6 +1,5 @@
 """Passes that scores share: the same scores, fewer passes, and nothing kept."""
 
-import copy
 import gc
 import threading
 import weakref
@@ -11,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vae_lightning.detection.detector import Detector
-from vae_lightning.detection.thresholds import Percentile
+from vae_lightning.detection import Detector, Percentile, Unchanged
 from vae_lightning.models import VAE, Autoencoder
 from vae_lightning.models.networks import MLP
 from vae_lightning.scores import (
@@ -39,10 +37,21 @@ def scores() -> list[Score]:
     return [ReconstructionError(), NegativeELBO(), NegativeLogLikelihood(), SAP(), *drawn, *fitted]
 
 
+def build(given: list[Score] | None = None) -> VAE:
+    torch.manual_seed(0)
+    return VAE([4], MLP([6]), 2, scores=given, threshold=Percentile(80), preprocessing=Unchanged()).eval()
+
+
+def fitted(given: list[Score]) -> Detector:
+    detector = build(given).detector
+    detector.fit(BATCHES, BATCHES)
+    detector.calibrate(BATCHES)
+    return detector
+
+
 @pytest.fixture
 def model() -> VAE:
-    torch.manual_seed(0)
-    return VAE([4], MLP([6]), 2).eval()
+    return build()
 
 
 def count_passes(model: Autoencoder) -> dict[str, int]:
@@ -57,34 +66,31 @@ def count_passes(model: Autoencoder) -> dict[str, int]:
     return counts
 
 
-def test_shared_passes_give_the_scores_of_separate_ones(model: VAE) -> None:
-    detector = Detector(scores(), Percentile(80))
-    detector.fit(model, BATCHES, BATCHES)
+def test_shared_passes_give_the_scores_of_separate_ones() -> None:
+    detector = fitted(scores())
     for x in BATCHES:
         with torch.inference_mode():
-            together = detector(model, x)
-        for name, score in detector.scores.items():
+            together = detector(x).each
+        for name, score in detector.model.scores.items():
             with torch.no_grad():
-                assert torch.equal(together[name], score(model, x)), name
+                assert torch.equal(together[name], score(detector.model, x)), name
 
 
-def test_thresholds_are_those_of_separate_calibrations(model: VAE) -> None:
-    together = Detector(scores(), Percentile(80))
-    alone = copy.deepcopy(together)
-    together.fit(model, BATCHES, BATCHES)
-    for name, score in alone.scores.items():
-        detector = Detector([score], Percentile(80))
-        detector.fit(model, BATCHES, BATCHES)
-        assert torch.equal(detector.thresholds[detector.primary].value, together.thresholds[name].value), name
+def test_thresholds_are_those_of_separate_calibrations() -> None:
+    together = fitted(scores()).model.thresholds
+    for threshold, score in zip(together.values(), scores(), strict=True):
+        alone = fitted([score])
+        assert torch.equal(alone.threshold.value, threshold.value), score
+        assert torch.equal(alone.threshold.calibration, threshold.calibration), score
 
 
-def test_scores_of_the_reconstruction_make_one_pass(model: VAE) -> None:
-    detector = Detector([ReconstructionError(), NegativeELBO(), NegativeLogLikelihood()], Percentile())
-    counts = count_passes(model)
-    detector.fit(model, BATCHES, BATCHES)
+def test_scores_of_the_reconstruction_make_one_pass() -> None:
+    detector = build([ReconstructionError(), NegativeELBO(), NegativeLogLikelihood()]).detector
+    counts = count_passes(detector.model)
+    detector.fit(BATCHES, BATCHES)
+    detector.calibrate(BATCHES)
     assert counts == {"encoder": 60, "decoder": 60}
-    with torch.no_grad():
-        detector(model, BATCHES[0])
+    detector(BATCHES[0])
     assert counts == {"encoder": 85, "decoder": 85}
 
 
@@ -95,7 +101,7 @@ def test_a_model_is_left_alone(model: VAE) -> None:
         view.encode(BATCHES[0])
     assert type(view) is VAE
     assert vars(model) == before
-    assert model.passes is None
+    assert not hasattr(model, "passes")
     assert all(a is b for a, b in zip(view.parameters(), model.parameters(), strict=True))
 
 
@@ -209,14 +215,12 @@ def test_super_is_another_method() -> None:
         assert torch.equal(view.hidden(x)[2], x)
 
 
-def test_threads_score_through_one_model(model: VAE) -> None:
-    detector = Detector(scores(), Percentile(80))
-    detector.fit(model, BATCHES, BATCHES)
+def test_threads_score_through_one_model() -> None:
+    detector = fitted(scores())
     inputs = [torch.randn(30, 4, generator=torch.Generator().manual_seed(i)) for i in range(8)]
 
     def score(x: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad():
-            return detector(model, x)
+        return detector(x).each
 
     expected = [score(x) for x in inputs]
     start = threading.Barrier(4)
@@ -226,12 +230,12 @@ def test_threads_score_through_one_model(model: VAE) -> None:
 
 
 @torch.no_grad()
-def test_a_change_of_weights_shows_in_the_next_batch(model: VAE) -> None:
-    detector = Detector([ReconstructionError()], Percentile())
-    before = detector(model, BATCHES[0])["ReconstructionError"]
-    for parameter in model.parameters():
+def test_a_change_of_weights_shows_in_the_next_batch() -> None:
+    detector = fitted([ReconstructionError()])
+    before = detector.score(BATCHES[0])
+    for parameter in detector.model.parameters():
         parameter.mul_(2)
-    assert not torch.equal(detector(model, BATCHES[0])["ReconstructionError"], before)
+    assert not torch.equal(detector.score(BATCHES[0]), before)
 
 
 def test_gradients_are_computed_anew(model: VAE) -> None:

@@ -94,7 +94,9 @@ def _column(column: Any, name: str) -> Tensor:
     """float32 or float64 (N,)."""
     kind = getattr(getattr(column, "dtype", None), "kind", None)
     declared = str(getattr(column, "dtype", getattr(column, "type", "")))
-    array = np.asarray(column.to_numpy())
+    # pyarrow's alone: strings, booleans and missing values have to be copied, and an array of its refuses to by itself
+    copied = {"zero_copy_only": False} if hasattr(column, "type") and hasattr(column, "null_count") else {}
+    array = np.asarray(column.to_numpy(**copied))
     if array.dtype == object and kind in ("i", "u", "f", "b"):  # pandas' own types, with missing values
         array = column.to_numpy(dtype=np.float64, na_value=np.nan)
     if array.dtype.kind not in "iufb" or declared.lower().startswith(("categor", "dictionary", "enum")):

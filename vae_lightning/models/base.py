@@ -136,15 +136,24 @@ class AnomalyModel(Recorded, Steps):
 
     def setup(self, stage: str) -> None:
         data: Any = getattr(self.trainer, "datamodule", None)
-        if self.preprocessing is None:
-            if not hasattr(data, "preprocessing"):
-                raise UserError("the model has no preprocessing: give it one, or an AnomalyDataModule")
-            self.preprocessing = copy.deepcopy(data.preprocessing)
+        if self.preprocessing is None and not hasattr(data, "preprocessing"):
+            raise UserError("the model has no preprocessing: give it one, or an AnomalyDataModule")
         if hasattr(data, "reference_dataloader"):
-            if not self.preprocessing.fitted:  # a checkpoint, which is loaded later than this, brings its own
-                self.preprocessing.fit(_Raw(data.reference_dataloader()))
-            if not self.trained_on or stage == "fit":
-                self.trained_on = data.about()
+            self.adopt(data, again=stage == "fit")
+
+    def adopt(self, data: Any, again: bool = True) -> None:
+        """Take from a data module what the model lacks: preprocessing, fitted, and a word on what it is trained on.
+
+        Args:
+            data: An AnomalyDataModule.
+            again: Whether that word replaces an earlier one.
+        """
+        if self.preprocessing is None:
+            self.preprocessing = copy.deepcopy(data.preprocessing)
+        if not self.preprocessing.fitted:  # a checkpoint, which is loaded later than this, brings its own
+            self.preprocessing.fit(_Raw(data.reference_dataloader()))
+        if again or not self.trained_on:
+            self.trained_on = data.about()
 
     def fit_detector(self) -> None:
         """Fit scores and thresholds for the present weights, on normal samples; all of them on every rank."""

@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.states import RunningStage
 
+from ..data import AnomalyDataModule
+from ..models import AnomalyModel
 from .callbacks.completion import Completion
 from .callbacks.metrics import DetectionMetrics
 from .checkpoints import AtomicCheckpointIO
@@ -71,6 +73,9 @@ class Trainer(pl.Trainer):
         data = train_dataloaders if isinstance(train_dataloaders, pl.LightningDataModule) else datamodule
         with lean(self, model, data) if self.lean else contextlib.nullcontext():
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        if isinstance(model, AnomalyModel) and model.preprocessing is None and isinstance(data, AnomalyDataModule):
+            data.setup("fit")  # it was trained in other processes, which sent weights alone
+            model.adopt(data)
 
 
 def listed(callbacks: Any) -> list[Any]:
