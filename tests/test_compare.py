@@ -107,12 +107,12 @@ def test_a_resumed_run_loses_the_scores_of_its_former_end(runs, tmp_path):
 
 
 def test_without_a_logger_a_test_writes_nothing(tmp_path, monkeypatch, trainer):
-    from vae_lightning.data import GaussianMixture
+    from vae_lightning.data import SyntheticMixture
     from vae_lightning.models import Autoencoder
     from vae_lightning.training.callbacks import DetectionMetrics
 
     monkeypatch.chdir(tmp_path)
-    trainer(callbacks=[DetectionMetrics()]).test(Autoencoder([10]), GaussianMixture(samples=200), verbose=False)
+    trainer(callbacks=[DetectionMetrics()]).test(Autoencoder([10]), SyntheticMixture(samples=200), verbose=False)
     assert list(tmp_path.iterdir()) == []
 
 

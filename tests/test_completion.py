@@ -18,7 +18,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 
-from vae_lightning.data import AnomalyDataModule, GaussianMixture
+from vae_lightning.data import AnomalyDataModule, SyntheticMixture
 from vae_lightning.detection import Conformal, Detector
 from vae_lightning.errors import UserError
 from vae_lightning.models import VAE
@@ -49,8 +49,8 @@ def model(**kwargs: Any) -> VAE:
     return Scaled([10], network=MLP([8]), latent_dim=2, scores=SCORES, threshold=Conformal(0.1), **kwargs)
 
 
-def data() -> GaussianMixture:
-    return GaussianMixture(samples=400, anomaly_fraction=0.1, batch_size=64)  # five batches an epoch
+def data() -> SyntheticMixture:
+    return SyntheticMixture(samples=400, anomaly_fraction=0.1, batch_size=64)  # five batches an epoch
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_scores_that_were_never_fitted_say_so() -> None:
         network=MLP([8]),
         latent_dim=2,
         scores=[Mahalanobis()],
-        preprocessing=GaussianMixture(samples=100).preprocessing,
+        preprocessing=SyntheticMixture(samples=100).preprocessing,
     )
     with pytest.raises(UserError, match="Mahalanobis has not been fitted yet"):
         untrained.detector.calibrate(np.zeros((30, 10)))
@@ -197,8 +197,8 @@ LINE = (
 )
 
 
-def beta_vae() -> GaussianMixture:
-    return GaussianMixture(samples=400, anomaly_fraction=0.02, val_fraction=0.1)
+def beta_vae() -> SyntheticMixture:
+    return SyntheticMixture(samples=400, anomaly_fraction=0.02, val_fraction=0.1)
 
 
 def test_ctrl_c_and_a_kill_resume_to_the_bits_of_an_undisturbed_run(tmp_path: Path, run: Callable[[str], int]) -> None:

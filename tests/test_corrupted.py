@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vae_lightning.data import ANOMALY, NORMAL, Corrupted, Digits, GaussianMixture
+from vae_lightning.data import ANOMALY, NORMAL, Corrupted, Digits, SyntheticMixture
 from vae_lightning.errors import UserError
 
 KINDS = ["noise", "occlusion", "inversion"]
@@ -78,7 +78,7 @@ def test_it_supplies_the_anomalies_of_another_data_module():
         (lambda: Corrupted(Digits(), amount=0.0), "amount = 0.0"),
         (lambda: Corrupted(Digits(), amount=1.5), "amount = 1.5"),
         (lambda: Corrupted(Digits(), "blur"), "kind = blur"),
-        (lambda: Corrupted(GaussianMixture()), "GaussianMixture"),
+        (lambda: Corrupted(SyntheticMixture()), "SyntheticMixture"),
     ],
 )
 def test_what_cannot_be_is_refused(build, words):

@@ -28,8 +28,8 @@ from vae_lightning.data import (
     Corrupted,
     Digits,
     FashionMNIST,
-    GaussianMixture,
     Part,
+    SyntheticMixture,
 )
 from vae_lightning.detection.preprocessing import Images, Preprocessing, Standardize, Unchanged
 from vae_lightning.errors import UserError
@@ -67,8 +67,8 @@ def arrays(**kwargs: Any) -> Arrays:
 
 # A new data module, or another way to divide one, costs one line here: root → data module.
 DATA: dict[str, Callable[..., AnomalyDataModule]] = {
-    "mixture": lambda root, **kwargs: GaussianMixture(samples=500, anomaly_fraction=0.1, **kwargs),
-    "mixture, one component": lambda root, **kwargs: GaussianMixture(samples=500, normal_classes=[1], **kwargs),
+    "mixture": lambda root, **kwargs: SyntheticMixture(samples=500, anomaly_fraction=0.1, **kwargs),
+    "mixture, one component": lambda root, **kwargs: SyntheticMixture(samples=500, normal_classes=[1], **kwargs),
     "one-class": lambda root, **kwargs: MNIST(root, normal_classes=[3], **kwargs),
     "several classes": lambda root, **kwargs: MNIST(root, normal_classes=[3, 5], anomaly_classes=[0, 9], **kwargs),
     "leave one out": lambda root, **kwargs: FashionMNIST(root, anomaly_classes=[7], **kwargs),
@@ -279,10 +279,10 @@ def test_setup_builds_the_splits_once(make: Callable[..., AnomalyDataModule]) ->
 
 @pytest.mark.parametrize("contamination", [0.0, 0.02, 0.2])
 def test_contamination_is_the_share_of_anomalies_in_training(contamination: float) -> None:
-    data = GaussianMixture(samples=2000, anomaly_fraction=0.3, contamination=contamination)
+    data = SyntheticMixture(samples=2000, anomaly_fraction=0.3, contamination=contamination)
     train, val = samples(data, "train"), samples(data, "val")
     assert len(labelled(train, ANOMALY)) / len(train) == pytest.approx(contamination, abs=0.5 / len(train))
-    clean = samples(GaussianMixture(samples=2000, anomaly_fraction=0.3), "train")
+    clean = samples(SyntheticMixture(samples=2000, anomaly_fraction=0.3), "train")
     assert labelled(train, NORMAL) == labelled(clean, NORMAL)
     assert not set(labelled(train, ANOMALY)) & set(labelled(val, ANOMALY))
 
@@ -334,7 +334,7 @@ def test_images_stay_bytes_in_memory_and_are_not_copied_for_a_split(mnist_files:
 
 def test_the_mixture_is_drawn_from_its_density() -> None:
     """Its log-density is scipy's; its samples have the density's entropy, means and variances."""
-    data = GaussianMixture(samples=20_000, features=3)
+    data = SyntheticMixture(samples=20_000, features=3)
     train, test = data.load()
     x, target = torch.cat([train.x, test.x]), torch.cat([train.target, test.target])
     normal = x[target < 3]
@@ -357,14 +357,14 @@ def test_the_mixture_is_drawn_from_its_density() -> None:
 
 def test_the_mixture_is_as_described() -> None:
     """10,000 samples, 10 features, 3 components of variance 0.5, 2 % anomalies, 80/20."""
-    train, test = GaussianMixture().load()
+    train, test = SyntheticMixture().load()
     assert train.x.shape == (8000, 10)
     assert test.x.shape == (2000, 10)
     assert (int((train.target == 3).sum()), int((test.target == 3).sum())) == (160, 40)
-    assert GaussianMixture().variance == 0.5
+    assert SyntheticMixture().variance == 0.5
 
 
-@pytest.mark.parametrize("data", [GaussianMixture(samples=1003, anomaly_fraction=0.05), Digits()])
+@pytest.mark.parametrize("data", [SyntheticMixture(samples=1003, anomaly_fraction=0.05), Digits()])
 def test_the_test_part_is_a_stratified_fifth(data: AnomalyDataModule) -> None:
     train, test = (part.target for part in data.load())
     assert len(test) == -(-(len(train) + len(test)) // 5)
@@ -374,7 +374,7 @@ def test_the_test_part_is_a_stratified_fifth(data: AnomalyDataModule) -> None:
 
 
 def test_data_seed_draws_other_data() -> None:
-    one, same, other = (GaussianMixture(samples=200, data_seed=seed).load()[0] for seed in (0, 0, 1))
+    one, same, other = (SyntheticMixture(samples=200, data_seed=seed).load()[0] for seed in (0, 0, 1))
     assert torch.equal(one.x, same.x)
     assert not torch.equal(one.x, other.x)
 
@@ -563,7 +563,7 @@ class Unsaid(Numbers):
         (lambda: Numbers(batch_size=0), "batch_size = 0 "),
         (lambda: Numbers(eval_batch_size=-1), "eval_batch_size = -1 "),
         *(
-            (lambda k=k, v=v: GaussianMixture(**{k: v}), f"GaussianMixture: {k} = {v} ")
+            (lambda k=k, v=v: SyntheticMixture(**{k: v}), f"SyntheticMixture: {k} = {v} ")
             for k, v in [
                 ("samples", 0),
                 ("samples", 7),
@@ -603,8 +603,8 @@ def test_a_wrong_argument_is_named(build: Callable[[], AnomalyDataModule], messa
         (Numbers(normal_classes=[0], contamination=0.9), "contamination = 0.9 needs 720 anomalies"),
         (Numbers(contamination=0.1), "contamination = 0.1 needs 27 anomalies, and the training part has 0"),
         (Numbers(contamination=1e-9), "contamination = 1e-09 needs 0 anomalies, and the training part has 0"),
-        (GaussianMixture(samples=100, components=40), "samples = 100 are too few"),
-        (GaussianMixture(samples=100, test_fraction=0.01), "test_fraction = 0.01"),
+        (SyntheticMixture(samples=100, components=40), "samples = 100 are too few"),
+        (SyntheticMixture(samples=100, test_fraction=0.01), "test_fraction = 0.01"),
     ],
 )
 def test_data_that_cannot_be_divided_is_refused(data: AnomalyDataModule, message: str) -> None:

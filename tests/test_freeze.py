@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from vae_lightning.data import GaussianMixture
+from vae_lightning.data import SyntheticMixture
 from vae_lightning.errors import UserError
 from vae_lightning.models import VAE
 from vae_lightning.models.networks import MLP
@@ -38,7 +38,7 @@ class Watch(Callback):
 
 def fit(trainer: Build, ckpt_path: Path | None = None, **kwargs: Any) -> VAE:
     seed_everything(0, verbose=False)
-    data = GaussianMixture(samples=600, batch_size=100)
+    data = SyntheticMixture(samples=600, batch_size=100)
     model = VAE([10], MLP([8, 6], batch_norm=True), 2)
     trainer(**kwargs).fit(model, data, ckpt_path=ckpt_path, weights_only=True)
     return model

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.distributions import MultivariateNormal
 
-from vae_lightning.data import Batch, GaussianMixture
+from vae_lightning.data import Batch, SyntheticMixture
 from vae_lightning.detection import Unchanged
 from vae_lightning.errors import UserError
 from vae_lightning.models import IWAE, VAE, Autoencoder
@@ -180,7 +180,7 @@ def test_k_below_one_is_refused(build):
 
 
 def test_evidence_of_a_test_split_is_the_known_one():
-    data = GaussianMixture(features=D, components=1, samples=600, eval_batch_size=10)
+    data = SyntheticMixture(features=D, components=1, samples=600, eval_batch_size=10)
     model = linear()
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Evidence(k=10_000)], enable_progress_bar=False)
     (metrics,) = trainer.test(model, data, verbose=False)
@@ -218,7 +218,7 @@ def test_errors_of_the_evidence_average_out():
 def test_evidence_is_refused_for_a_model_without_one():
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Evidence()], fast_dev_run=True)
     with pytest.raises(UserError, match="Evidence needs a VAE, and Autoencoder is none"):
-        trainer.test(Autoencoder([D]), GaussianMixture(features=D))
+        trainer.test(Autoencoder([D]), SyntheticMixture(features=D))
 
 
 @torch.no_grad()

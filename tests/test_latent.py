@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.image import imread
 from sklearn.metrics import adjusted_rand_score
 
-from vae_lightning.data import GaussianMixture
+from vae_lightning.data import SyntheticMixture
 from vae_lightning.errors import UserError
 from vae_lightning.models import VAE
 from vae_lightning.models.networks import MLP
@@ -27,7 +27,7 @@ def identity(features):
 
 
 def run(callback, folder, **kwargs):
-    data = GaussianMixture(samples=2000, components=4, variance=0.1, **kwargs)
+    data = SyntheticMixture(samples=2000, components=4, variance=0.1, **kwargs)
     trainer = Trainer(
         accelerator="cpu",
         logger=TensorBoardLogger(folder, "", ""),

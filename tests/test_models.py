@@ -15,7 +15,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from vae_lightning.data import NORMAL, AnomalyDataModule, GaussianMixture, Part
+from vae_lightning.data import NORMAL, AnomalyDataModule, Part, SyntheticMixture
 from vae_lightning.detection import Percentile, Unchanged
 from vae_lightning.errors import UserError
 from vae_lightning.models import IWAE, VAE, AnomalyModel, Autoencoder
@@ -47,8 +47,8 @@ def build(name: str, **kwargs: Any) -> AnomalyModel:
     return MODELS[name](**{"input_shape": [10], "network": MLP([8, 6]), "latent_dim": 3, **kwargs})
 
 
-def small(**kwargs: Any) -> GaussianMixture:
-    return GaussianMixture(**{"samples": 450, "anomaly_fraction": 0.1, "batch_size": 32, **kwargs})
+def small(**kwargs: Any) -> SyntheticMixture:
+    return SyntheticMixture(**{"samples": 450, "anomaly_fraction": 0.1, "batch_size": 32, **kwargs})
 
 
 @pytest.fixture(params=MODELS)

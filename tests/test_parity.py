@@ -38,7 +38,7 @@ def tiny(name: str, root: Path) -> str:
     line += " --data.init_args.val_fraction 0.25 --data.init_args.batch_size 8"
     if "MNIST" in data["class_path"]:
         line += f" --data.init_args.root {root}"
-    if data["class_path"] == "GaussianMixture":
+    if data["class_path"] == "SyntheticMixture":
         line += " --data.init_args.samples 300"
     if "anomalies_from" in data.get("init_args", {}):
         line += f" --data.init_args.anomalies_from.init_args.root {root}"

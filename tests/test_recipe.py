@@ -208,7 +208,7 @@ import sys, torch
 from vae_lightning.detection import Detector
 from vae_lightning.models import VAE
 from vae_lightning.scores import Score
-from vae_lightning.data import GaussianMixture
+from vae_lightning.data import SyntheticMixture
 from vae_lightning.training.trainer import Trainer
 
 class Mine(Score):
@@ -219,7 +219,7 @@ class Mine(Score):
         return (x - model.reconstruct(x)).abs().pow(self.p).mean(1)
 
 if sys.argv[1] == "write":
-    model, data = VAE([10], scores=[Mine(3)]), GaussianMixture(samples=200)
+    model, data = VAE([10], scores=[Mine(3)]), SyntheticMixture(samples=200)
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
     Trainer(max_epochs=1, accelerator="cpu", **quiet).fit(model, data)
     model.detector.save(sys.argv[2])

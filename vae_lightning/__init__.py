@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .batch import ANOMALY, NORMAL
-    from .data import MNIST, AnomalyDataModule, Arrays, Corrupted, Digits, FashionMNIST, GaussianMixture, Part
+    from .data import MNIST, AnomalyDataModule, Arrays, Corrupted, Digits, FashionMNIST, Part, SyntheticMixture
     from .detection import Conformal, Detector, Percentile, Scores
     from .errors import UserError
     from .estimators import AutoencoderDetector, VAEDetector
@@ -31,7 +31,7 @@ _HOMES = {
         "Corrupted",
         "Digits",
         "FashionMNIST",
-        "GaussianMixture",
+        "SyntheticMixture",
         "Part",
     ),
     "detection": ("Conformal", "Detector", "Percentile", "Scores"),
@@ -65,12 +65,12 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "Gaussian",
-    "GaussianMixture",
     "MeanSquaredError",
     "Part",
     "Percentile",
     "Run",
     "Scores",
+    "SyntheticMixture",
     "Trainer",
     "UserError",
     "VAEDetector",

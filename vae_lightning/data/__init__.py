@@ -10,7 +10,7 @@ from .base import AnomalyDataModule
 from .corrupted import Corrupted
 from .loader import Loader
 from .splits import Part
-from .synthetic import GaussianMixture
+from .synthetic import SyntheticMixture
 from .vision import MNIST, Digits, FashionMNIST
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "Corrupted",
     "Digits",
     "FashionMNIST",
-    "GaussianMixture",
     "Loader",
     "Part",
+    "SyntheticMixture",
 ]

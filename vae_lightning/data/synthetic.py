@@ -16,7 +16,7 @@ from .base import AnomalyDataModule
 from .splits import Part
 
 
-class GaussianMixture(AnomalyDataModule):
+class SyntheticMixture(AnomalyDataModule):
     """Normal samples from a few Gaussians, anomalies from a single, wider and shifted one.
 
     Components are equally likely, with covariance ``variance``·I and means drawn once from N(0, ``spread``²·I).
@@ -54,17 +54,17 @@ class GaussianMixture(AnomalyDataModule):
     ) -> None:
         for key, value in (("samples", samples), ("features", features), ("components", components)):
             if value < 1:
-                raise UserError(f"GaussianMixture: {key} = {value} must be at least 1")
+                raise UserError(f"SyntheticMixture: {key} = {value} must be at least 1")
         if samples < 2 * (components + 1):
             raise UserError(
-                f"GaussianMixture: samples = {samples} must be at least {2 * (components + 1)}, two of each class"
+                f"SyntheticMixture: samples = {samples} must be at least {2 * (components + 1)}, two of each class"
             )
         for key, share in (("anomaly_fraction", anomaly_fraction), ("test_fraction", test_fraction)):
             if not 0 < share < 1:
-                raise UserError(f"GaussianMixture: {key} = {share} is not a share: give a number between 0 and 1")
+                raise UserError(f"SyntheticMixture: {key} = {share} is not a share: give a number between 0 and 1")
         for key, scale in (("variance", variance), ("spread", spread), ("anomaly_variance", anomaly_variance)):
             if not 0 < scale < math.inf:
-                raise UserError(f"GaussianMixture: {key} = {scale} must be positive")
+                raise UserError(f"SyntheticMixture: {key} = {scale} must be positive")
         self.samples, self.features, self.components = samples, features, components
         self.variance, self.spread = variance, spread
         self.anomaly_fraction, self.anomaly_shift, self.anomaly_variance = (
@@ -108,7 +108,7 @@ class GaussianMixture(AnomalyDataModule):
             )
         except ValueError:
             raise UserError(
-                f"GaussianMixture: samples = {self.samples} are too few for each of {len(self.classes)} classes to be "
+                f"SyntheticMixture: samples = {self.samples} are too few for each of {len(self.classes)} classes to be "
                 f"in both parts with test_fraction = {self.test_fraction}: raise either"
             ) from None
         return Part(x[train], target[train]), Part(x[test], target[test])

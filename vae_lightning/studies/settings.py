@@ -19,7 +19,7 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     each has its place as a name.
     """
     if isinstance(value, dict) and "class_path" in value:
-        yield key, value["class_path"]
+        yield key, _canonical(str(value["class_path"]))
     if inner := _inside(value):
         for name, item in inner.items():
             yield from leaves(item, f"{key}.{name}" if key else name)
@@ -40,6 +40,11 @@ def defaults(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(default, f"{key}.{name}" if key else name)
     for name, item in inner.items():
         yield from defaults(item, f"{key}.{name}" if key else name)
+
+
+def _canonical(class_path: str) -> str:
+    """A class of this package by its own name: where it stood in an earlier version makes no difference."""
+    return f"{PACKAGE}.{class_path.rpartition('.')[2]}" if class_path.startswith(f"{PACKAGE}.") else class_path
 
 
 def _is_object(value: Any) -> bool:
