@@ -262,9 +262,7 @@ def test_p_values_and_decisions_from_first_principles(table: Detector) -> None:
 
 def test_scores_are_those_of_the_models_own_methods(table: Detector) -> None:
     model = table.model
-    x = torch.from_numpy(
-        (TEST - (mean := model.preprocessing.mean.double().numpy())) / model.preprocessing.std.numpy()
-    )
+    x = torch.from_numpy((TEST - (mean := model.preprocessing.mean.double().numpy())) / model.preprocessing.std.numpy())
     assert np.isfinite(mean).all()
     with torch.no_grad():
         expected = (x.float() - model.reconstruct(x.float())).square().mean(1)
