@@ -148,7 +148,7 @@ def test_the_callers_arrays_are_not_written_to():
     x, y = X.copy(), Y.copy()
     x.flags.writeable = y.flags.writeable = False
     data = Arrays(x, y)
-    data.preprocessing.fit(batch.x for batch in data.normals_dataloader())
+    data.preprocessing.fit(batch.x for batch in data.reference_dataloader())
     for batch in data.train_dataloader():
         data.preprocessing(batch.x)
     assert np.array_equal(x, X)

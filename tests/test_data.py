@@ -188,7 +188,7 @@ def test_rows_lead_back_to_the_source_in_its_order(make: Callable[..., AnomalyDa
     data = make(eval_batch_size=7, batch_size=5, contamination=0.01, on_device=True)
     parts = data.load()
     others = data.anomalies_from.load() if data.anomalies_from else parts
-    for split in (*SPLITS, "train_normals", "val_normals"):
+    for split in (*SPLITS, "val_normals"):
         which = split == "test"
         for world in (1, 3):
             found = []
@@ -215,11 +215,9 @@ def test_what_a_model_is_fitted_with_holds_each_sample_on_every_rank(make: Calla
         return [label for batch in loader for label in batch.label.tolist()]
 
     train, val = samples(data, "train"), samples(data, "val")
-    assert labels(data.normals_dataloader()) == [NORMAL] * len(labelled(train, NORMAL))
     assert labels(data.reference_dataloader()) == [label for _, label, *_ in train]
     assert labels(data.validation_normals_dataloader()) == [NORMAL] * len(labelled(val, NORMAL))
     assert labels(data.calibration_dataloader()) == [NORMAL] * len(samples(data, "calibration"))
-    assert samples(data, "train_normals") == [sample for sample in train if sample[1] == NORMAL]
     assert samples(data, "val_normals") == [sample for sample in val if sample[1] == NORMAL]
 
 
@@ -241,7 +239,7 @@ def test_a_split_is_a_function_of_the_arguments_and_its_seed(make: Callable[...,
 
 def test_batches_are_what_a_model_expects(make: Callable[..., AnomalyDataModule]) -> None:
     data = make(batch_size=16, eval_batch_size=50)
-    data.preprocessing.fit(batch.x for batch in data.normals_dataloader())
+    data.preprocessing.fit(batch.x for batch in data.reference_dataloader())
     for loader, size in ((data.train_dataloader(), 16), (data.val_dataloader(), 50), (data.test_dataloader(), 50)):
         for batch in loader:
             data.preprocessing.check(batch.x, data.input_shape)
@@ -262,7 +260,7 @@ def test_batches_are_what_a_model_expects(make: Callable[..., AnomalyDataModule]
 def test_each_data_module_has_a_preprocessing_of_its_own(make: Callable[..., AnomalyDataModule]) -> None:
     data, other = make(), make()
     assert data.preprocessing is not other.preprocessing
-    data.preprocessing.fit(batch.x for batch in data.normals_dataloader())
+    data.preprocessing.fit(batch.x for batch in data.reference_dataloader())
     assert other.preprocessing.fitted == (not isinstance(other.preprocessing, Standardize))
 
 

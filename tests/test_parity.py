@@ -32,10 +32,9 @@ def tiny(name: str, root: Path) -> str:
     content = yaml.safe_load((CONFIGS / name).read_text())
     data = content["data"]
     line = f"fit --config {{configs}}/{name}{QUIET} --trainer.max_epochs 1 --trainer.max_steps -1"
-    line += " --trainer.limit_train_batches 5"
+    line += " --trainer.limit_train_batches 5 --trainer.num_sanity_val_steps 0"
     line += " --trainer.val_check_interval null --trainer.check_val_every_n_epoch 1 --trainer.callbacks null"
-    line += " --trainer.num_sanity_val_steps 0 --test_after_fit false"
-    line += " --data.init_args.val_fraction 0.25 --data.init_args.batch_size 8"
+    line += " --test_after_fit false --data.init_args.val_fraction 0.25 --data.init_args.batch_size 8"
     if "MNIST" in data["class_path"]:
         line += f" --data.init_args.root {root}"
     if data["class_path"] == "SyntheticMixture":

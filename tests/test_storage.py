@@ -16,6 +16,7 @@ import torch
 import yaml
 from conftest import CONFIGS, SMALL, environment
 
+from vae_lightning.commands import main
 from vae_lightning.detection import Detector, storage
 from vae_lightning.errors import UserError
 from vae_lightning.models import VAE, AnomalyModel, Autoencoder
@@ -32,11 +33,10 @@ Recipe = dict[str, Any]
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run, not to be written to."""
     folder = tmp_path_factory.mktemp("original")
-    line = (
-        f"fit --config {CONFIGS}/beta_vae.yaml{SMALL} --test_after_fit false --model.init_args.network.init_args.hidden"
-    )
-    command = [sys.executable, "-m", "vae_lightning", *line.split(), "[8]"]
-    subprocess.run(command, cwd=folder, env=environment(), check=True, timeout=300, capture_output=True)
+    line = f"fit --config {CONFIGS}/beta_vae.yaml{SMALL} --test_after_fit false"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main([*line.split(), "--model.init_args.network.init_args.hidden", "[8]"]) == 0
     return folder / "lightning_logs/beta_vae/version_0"
 
 

@@ -175,16 +175,12 @@ class AnomalyDataModule(Recorded, LightningDataModule):
     def predict_dataloader(self) -> Loader:
         return self.loader("test")
 
-    def normals_dataloader(self) -> Loader:
-        """The normal training samples, all of them on every rank: what preprocessing is fitted on."""
-        return self._whole("train_normals")
-
     def reference_dataloader(self) -> Loader:
-        """The training samples, all of them on every rank: what scores are fitted on that need many samples."""
+        """The training samples, all of them on every rank: what preprocessing and scores are fitted on."""
         return self._whole("train")
 
     def validation_normals_dataloader(self) -> Loader:
-        """The normal validation samples, all of them on every rank: what scores are fitted on that need new samples."""
+        """The normal validation samples, all of them on every rank: what several scores are brought to one scale on."""
         return self._whole("val_normals")
 
     def calibration_dataloader(self) -> Loader:
@@ -202,7 +198,7 @@ class AnomalyDataModule(Recorded, LightningDataModule):
         return len(self._splits[split]) > 0
 
     def loader(self, split: str, batch_size: int | None = None, shuffle: bool = False) -> Loader:
-        """A loader of ``split``: train, val, calibration, test, train_normals or val_normals.
+        """A loader of ``split``: train, val, calibration, test or val_normals.
 
         Raises:
             UserError: When there is nothing in it, as in the test split of a data set without a test part.
@@ -220,5 +216,5 @@ class AnomalyDataModule(Recorded, LightningDataModule):
             seed=torch.initial_seed(),
             device=device,
             num_workers=self.num_workers,
-            binarize=self.binarize and split in ("train", "train_normals"),
+            binarize=self.binarize and split == "train",
         )

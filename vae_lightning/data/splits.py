@@ -48,7 +48,7 @@ class Shares(NamedTuple):
 def make_splits(
     sources: Sources, normal: list[int], anomalous: list[int], shares: Shares, seed: int, binarize: bool
 ) -> dict[str, Split | Chain]:
-    """The splits by their names, and the normal samples of two of them: ``train_normals`` and ``val_normals``.
+    """The splits by their names, and the normal samples of validation: ``val_normals``.
 
     Raises:
         UserError: When there are too few samples for them.
@@ -80,7 +80,6 @@ def make_splits(
     return {
         # contamination is trained on as if it were normal: the label tells the truth, and no model reads it
         "train": _joined(normals, leaked, same),
-        "train_normals": normals,
         "val": val_split,
         "val_normals": val_normals,
         "calibration": own_calibration if n_calibration else val_normals,

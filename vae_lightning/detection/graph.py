@@ -43,17 +43,21 @@ class Graph(nn.Module):
 
     def scores(self, raw: Tensor) -> dict[str, Tensor]:
         """Every score of raw samples (B, *input_shape), float32 (B,). One that is not a number counts as infinite."""
+        return {name: score.masked_fill(score.isnan(), math.inf) for name, score in self._scores(raw).items()}
+
+    def forward(self, raw: Tensor) -> Scores:
+        found = self._scores(raw)
+        each = {name: score.masked_fill(score.isnan(), math.inf) for name, score in found.items()}
+        primary = next(iter(each))
+        threshold = self.model.thresholds[primary]
+        # the decision on the score as it is: NaN is an alarm even where the threshold is infinite
+        return Scores(each[primary], threshold.p_values(each[primary]), threshold(found[primary]), each)
+
+    def _scores(self, raw: Tensor) -> dict[str, Tensor]:
         with _single_precision(raw):
             x = self.model.preprocessing(raw)
             view = sharing(self.model, x)
-            found = {name: score(view, x).float() for name, score in self.model.scores.items()}
-        return {name: score.masked_fill(score.isnan(), math.inf) for name, score in found.items()}
-
-    def forward(self, raw: Tensor) -> Scores:
-        each = self.scores(raw)
-        primary = next(iter(each))
-        threshold = self.model.thresholds[primary]
-        return Scores(each[primary], threshold.p_values(each[primary]), threshold(each[primary]), each)
+            return {name: score(view, x).float() for name, score in self.model.scores.items()}
 
 
 @contextlib.contextmanager

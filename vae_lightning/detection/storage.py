@@ -21,7 +21,7 @@ from ..recipe import build
 
 KEY = "vae_lightning"  # of what this package puts into a checkpoint
 FORMAT = 2  # 1: preprocessing in the data module's state, thresholds without calibration scores
-RECALIBRATE = "`test --ckpt_path` of a run, or Detector.calibrate with normal samples that nothing else has seen"
+RECALIBRATE = "call Detector.calibrate with normal samples that nothing else has seen"
 
 
 def versions() -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
 
-from ..data import AnomalyDataModule
+from ..data import AnomalyDataModule, Loader
+from ..detection import Preprocessing
 
 Scores = Callable[[np.ndarray, np.ndarray], np.ndarray]  # training (N, D), test (M, D) -> (M,), higher is stranger
 
@@ -56,15 +57,17 @@ def aurocs(data: AnomalyDataModule) -> dict[str, list[float]]:
     """Each baseline's AUROC on the test split, once for each of its seeds."""
     data.prepare_data()
     data.setup("test")
-    (train, _), (test, labels) = (_arrays(data, split) for split in ("train", "test"))
+    preprocessing = copy.deepcopy(data.preprocessing)
+    preprocessing.fit(batch.x for batch in data.reference_dataloader())
+    (train, _), (test, labels) = (_arrays(data.loader(split), preprocessing) for split in ("train", "test"))
     return {
         name: [float(roc_auc_score(labels, scores(train, test))) for scores in variants]
         for name, variants in BASELINES.items()
     }
 
 
-def _arrays(data: AnomalyDataModule, split: Any) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(loader: Loader, preprocessing: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
     """Features as the models see them, (N, D), and labels, (N,)."""
-    batches = list(data.loader(split))
-    x = torch.cat([batch.x.flatten(1) for batch in batches])
+    batches = list(loader)
+    x = torch.cat([preprocessing(batch.x).flatten(1) for batch in batches])
     return x.numpy(), torch.cat([batch.label for batch in batches]).numpy()

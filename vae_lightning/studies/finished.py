@@ -54,7 +54,10 @@ class Run:
             return None
         try:
             with np.load(path) as file:
-                labels, scores = file["labels"], file[file.files[0]]
+                labels, scores = file["labels"], np.nan_to_num(file[file.files[0]])  # the largest number for infinity
+                if len(np.unique(labels)) < 2:
+                    _note(f"{path} holds no anomalies, so no ROC curve")
+                    return None
                 auroc = float(roc_auc_score(labels, scores))
         except (ValueError, OSError, KeyError, BadZipFile, EOFError) as error:
             raise UserError(f"{path}: damaged ({error}): `test` with the run's checkpoint writes it again") from error
