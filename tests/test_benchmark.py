@@ -62,7 +62,9 @@ def test_each_class_and_seed_has_its_figures_and_more_are_added(run, capsys):
 def test_the_baselines_are_what_they_say():
     data = Digits(normal_classes=[8])
     found = baselines.aurocs(data)
-    (train, _), (test, labels) = (baselines._arrays(data, split) for split in ("train", "test"))
+    data.preprocessing.fit(batch.x for batch in data.reference_dataloader())
+    loaders = (data.loader(split) for split in ("train", "test"))
+    (train, _), (test, labels) = (baselines._arrays(loader, data.preprocessing) for loader in loaders)
     assert len(labels) == 360
     assert not (train[:, None] == test[None]).all(2).any(), "no test sample among those of training"
     nearest = np.sort(cdist(test, train), 1)[:, :5].mean(1)
