@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import subprocess
 import sys
 import threading
@@ -68,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def build(kind: type[Trainer], **kwargs: Any) -> Trainer:
         return kind(accelerator="cpu", devices=1, default_root_dir=folder, **quiet, **kwargs)
 
-    pandas = pytest.importorskip("pandas")
+    pandas = importlib.import_module("pandas")
     trained(Arrays(pandas.DataFrame(ROWS, columns=NAMES)), build).save(folder / "table.ckpt")
     trained(Digits(normal_classes=[0]), build).save(folder / "images.ckpt")
     return folder
@@ -123,7 +124,6 @@ def test_answers_are_of_the_kind_of_the_samples(table: Detector) -> None:
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow", "record batch", "stream"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_columns_go_by_their_names(library: str, dtype: Any, table: Detector) -> None:
-    pytest.importorskip({"record batch": "pyarrow", "stream": "pyarrow"}.get(library, library))
     values, expected = TEST.astype(dtype), table(TEST.astype(dtype))
 
     def frame(columns: dict[str, np.ndarray]) -> Any:

@@ -154,14 +154,6 @@ def test_what_is_learnt_travels_in_a_state_dict():
     assert not other[0].fitted
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_the_same_bits():
-    x = table()
-    on_gpu = fitted(x.cuda(), 100).cuda()
-    assert torch.equal(fitted(x).cuda()(x.cuda()).cpu(), fitted(x)(x))
-    torch.testing.assert_close(on_gpu(x.cuda()).cpu(), fitted(x)(x), rtol=1e-6, atol=1e-6)
-
-
 # What is refused
 
 

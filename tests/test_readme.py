@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_overrides_and_lookups_of_the_readme_run(run, fitted, mnist_files):
 
 @pytest.mark.usefixtures("fitted")  # the newest run, which one block loads
 def test_its_python_runs_from_top_to_bottom():
-    table = pytest.importorskip("pandas").DataFrame(np.random.default_rng(1).normal(size=(20, 10)))
+    table = importlib.import_module("pandas").DataFrame(np.random.default_rng(1).normal(size=(20, 10)))
     table.to_csv("new.csv", index=False)
     names: dict[str, Any] = {}
     for code in re.findall(r"^```python\n(.*?)```", README, re.S | re.M):
