@@ -78,12 +78,13 @@ def test_the_same_seed_gives_the_same_run_to_the_bit() -> None:
 def test_random_state_of_the_caller_is_left_as_it_was() -> None:
     net, rows = model(), data()
     python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    environment = dict(os.environ)
     run = fit(net, rows)
     run.test()
     assert random.getstate() == python
     assert np.array_equal(np.random.get_state()[1], numpy[1])
     assert torch.equal(torch.get_rng_state(), state)
-    assert "PL_GLOBAL_SEED" not in os.environ
+    assert dict(os.environ) == environment
 
 
 def test_a_trained_model_goes_on_from_its_weights() -> None:

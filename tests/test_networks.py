@@ -142,7 +142,7 @@ def test_the_arguments_are_kept() -> None:
     hidden = [5, 3]
     network = MLP(hidden, "Tanh", True, 0.1)
     hidden.append(1)
-    assert vars(network) == {"hidden": [5, 3], "activation": "Tanh", "batch_norm": True, "dropout": 0.1}
+    assert network.arguments == {"hidden": [5, 3], "activation": "Tanh", "batch_norm": True, "dropout": 0.1}
 
 
 @pytest.mark.parametrize(
