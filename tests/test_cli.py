@@ -117,6 +117,14 @@ def test_a_clean_run_prints_no_warning(tmp_path, precision):
     assert [line for line in lines if re.search(r"warn|deprecat|💡|Tip:|\.py:\d+:", line, re.IGNORECASE)] == []
 
 
+def test_commands_with_a_checkpoint_print_no_warning(fitted, tmp_path):
+    for command in ("predict", "test", "validate"):
+        done = _python(tmp_path, f"{command} --ckpt_path best --trainer.enable_progress_bar false".split())
+        assert done.returncode == 0, done.stderr
+        lines = (done.stdout + done.stderr).splitlines()
+        assert [line for line in lines if re.search(r"warn|deprecat|💡|Tip:|\.py:\d+:", line, re.IGNORECASE)] == []
+
+
 def test_killed_inside_an_epoch_and_resumed_it_ends_with_the_same_bits(tmp_path):
     """A run stopped by SIGKILL and resumed, against one never stopped."""
     line = (FIT + SMALL).format(

@@ -171,9 +171,8 @@ class CLI(LightningCLI):
             raise UserError(f"trainer ({what}): {' '.join(str(error).split())}") from error
 
     def _callbacks(self) -> list[Callback]:
-        if self.subcommand == "predict":
-            return [Predictions(fdr=self.settings.fdr)]
-        found: list[Callback] = [self.record]
+        predicts = self.subcommand == "predict"
+        found: list[Callback] = [Predictions(fdr=self.settings.fdr) if predicts else self.record]
         if self.settings.trainer.enable_checkpointing is not False:
             found += checkpoints.callbacks(every_n_steps=self.settings.checkpoint_every_n_steps)
         return found
