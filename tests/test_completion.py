@@ -211,14 +211,18 @@ def test_ctrl_c_and_a_kill_resume_to_the_bits_of_an_undisturbed_run(tmp_path: Pa
         return torch.load(last, weights_only=True)["epoch"] if last.exists() else -1
 
     process = subprocess.Popen(
-        [*command, *line, "--trainer.max_epochs", "2000"], cwd=tmp_path, env=environment(), **silent
+        [*command, *line, "--trainer.max_epochs", "2000"],
+        cwd=tmp_path,
+        env=environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would ignore it
+        **silent,
     )
     try:
         deadline = time.monotonic() + 200
         while epoch() < 5 and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=100) == 1
+        assert process.wait(timeout=300) == 1
     finally:
         process.kill()
         process.wait()

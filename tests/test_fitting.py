@@ -4,9 +4,11 @@ import copy
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,15 @@ class Interrupt(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own handler, which a shell's background job does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_model_has_the_best_weights_so_far() -> None:
     net = model()
     with pytest.raises(KeyboardInterrupt):
