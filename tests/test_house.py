@@ -9,12 +9,13 @@ from pathlib import Path
 import vae_lightning
 
 PACKAGE = Path(vae_lightning.__file__).parent
-BOTTOM = {"batch", "colours", "errors", "files", "frames", "recipe"}  # modules that everything may stand on
+BOTTOM = {"batch", "colours", "errors", "files", "fitted", "frames", "recipe"}  # modules that everything may stand on
 
 # What each part may import of the others; every one may import itself and the bottom.
 MAY = {
     **{name: set() for name in BOTTOM},
     "recipe": {"errors"},
+    "fitted": {"recipe"},
     "frames": {"errors"},
     "files": {"errors"},
     "scores": BOTTOM,

@@ -27,18 +27,28 @@ FEWEST_ROWS = 4  # one to validate on, one to calibrate on, two to train on
 class _Detector(OutlierMixin, BaseEstimator):
     """What both detectors share: everything but the model."""
 
-    alpha: float
-    network: list[int] | Network | None
-    latent_dim: int | None
-    likelihood: Likelihood | None
-    scores: list[Score] | None
-    max_epochs: int
-    batch_size: int
-    learning_rate: float
-    val_fraction: float
-    random_state: Any
-    verbose: bool
-    device: str
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.05,
+        network: list[int] | Network | None = None,
+        latent_dim: int | None = None,
+        likelihood: Likelihood | None = None,
+        scores: list[Score] | None = None,
+        max_epochs: int = 50,
+        batch_size: int = 128,
+        learning_rate: float = 1e-3,
+        val_fraction: float = 0.1,
+        random_state: Any = None,
+        verbose: bool = False,
+        device: str = "auto",
+    ) -> None:
+        self.alpha = alpha
+        self.network, self.latent_dim, self.likelihood = network, latent_dim, likelihood
+        self.scores = scores
+        self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
+        self.val_fraction, self.random_state = val_fraction, random_state
+        self.verbose, self.device = verbose, device
 
     @abstractmethod
     def _model(self, **arguments: Any) -> AnomalyModel:
@@ -182,12 +192,21 @@ class VAEDetector(_Detector):
         verbose: bool = False,
         device: str = "auto",
     ) -> None:
-        self.alpha = alpha
-        self.network, self.latent_dim, self.likelihood, self.beta = network, latent_dim, likelihood, beta
-        self.scores = scores
-        self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
-        self.val_fraction, self.random_state = val_fraction, random_state
-        self.verbose, self.device = verbose, device
+        super().__init__(
+            alpha=alpha,
+            network=network,
+            latent_dim=latent_dim,
+            likelihood=likelihood,
+            scores=scores,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            val_fraction=val_fraction,
+            random_state=random_state,
+            verbose=verbose,
+            device=device,
+        )
+        self.beta = beta
 
     def _model(self, **arguments: Any) -> AnomalyModel:
         return VAE(**arguments, likelihood=self.likelihood or Gaussian(), beta=self.beta)
@@ -196,32 +215,9 @@ class VAEDetector(_Detector):
 class AutoencoderDetector(_Detector):
     """Anomalies of a table by an autoencoder of its normal rows.
 
-    Parameters and attributes are those of :class:`VAEDetector`, but for ``beta``, which it has not, and ``likelihood``:
-    None is the mean squared error.
+    Parameters and attributes are those of :class:`VAEDetector`, without ``beta``. ``likelihood`` None is the
+    mean squared error.
     """
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.05,
-        network: list[int] | Network | None = None,
-        latent_dim: int | None = None,
-        likelihood: Likelihood | None = None,
-        scores: list[Score] | None = None,
-        max_epochs: int = 50,
-        batch_size: int = 128,
-        learning_rate: float = 1e-3,
-        val_fraction: float = 0.1,
-        random_state: Any = None,
-        verbose: bool = False,
-        device: str = "auto",
-    ) -> None:
-        self.alpha = alpha
-        self.network, self.latent_dim, self.likelihood = network, latent_dim, likelihood
-        self.scores = scores
-        self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
-        self.val_fraction, self.random_state = val_fraction, random_state
-        self.verbose, self.device = verbose, device
 
     def _model(self, **arguments: Any) -> AnomalyModel:
         return Autoencoder(**arguments, likelihood=self.likelihood)

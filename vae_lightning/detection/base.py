@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError
-from ..recipe import Recorded
+from ..fitted import Fitted
 from . import conformal
 
 
-class Threshold(Recorded, nn.Module):
+class Threshold(Fitted):
     """A number fitted on scores of normal samples; what scores above it is called an anomaly.
 
     Scores are rounded to the precision of ``value``, float32, whether it is fitted on them or judges them.
@@ -153,9 +153,3 @@ class Threshold(Recorded, nn.Module):
     @property
     def _source(self) -> str:
         return f"{self.samples} calibration sample{'s' * (self.samples != 1)}"
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(prefix + "calibration")
-        if saved is not None:  # as many scores as there were
-            self.calibration = self.calibration.new_empty(saved.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args)

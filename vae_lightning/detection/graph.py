@@ -43,11 +43,11 @@ class Graph(nn.Module):
 
     def scores(self, raw: Tensor) -> dict[str, Tensor]:
         """Every score of raw samples (B, *input_shape), float32 (B,). One that is not a number counts as infinite."""
-        return {name: score.masked_fill(score.isnan(), math.inf) for name, score in self._scores(raw).items()}
+        return _no_nan(self._scores(raw))
 
     def forward(self, raw: Tensor) -> Scores:
         found = self._scores(raw)
-        each = {name: score.masked_fill(score.isnan(), math.inf) for name, score in found.items()}
+        each = _no_nan(found)
         primary = next(iter(each))
         threshold = self.model.thresholds[primary]
         # the decision on the score as it is: NaN is an alarm even where the threshold is infinite
@@ -58,6 +58,10 @@ class Graph(nn.Module):
             x = self.model.preprocessing(raw)
             view = sharing(self.model, x)
             return {name: score(view, x).float() for name, score in self.model.scores.items()}
+
+
+def _no_nan(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: score.masked_fill(score.isnan(), math.inf) for name, score in scores.items()}
 
 
 @contextlib.contextmanager

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError
-from ..recipe import Recorded
+from ..fitted import Fitted
 
 _FLOATS = torch.float32, torch.float64, torch.float16, torch.bfloat16
 _SIGNED = torch.int8, torch.int16, torch.int32, torch.int64
 _UNSIGNED = torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64
 
 
-class Preprocessing(Recorded, nn.Module):
+class Preprocessing(Fitted):
     """Raw samples → x, float32 of the same shape. A subclass gives ``dtypes``, ``wants`` and ``forward``.
 
     What it learns are buffers, empty until it is fitted; they load from a ``state_dict`` whatever their shape.
@@ -59,13 +58,6 @@ class Preprocessing(Recorded, nn.Module):
     @property
     def _name(self) -> str:
         return type(self).__name__
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, buffer in self._buffers.items():
-            saved = state_dict.get(prefix + name)
-            if buffer is not None and saved is not None and saved.shape != buffer.shape:
-                self._buffers[name] = torch.empty_like(saved, device=buffer.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class Unchanged(Preprocessing):

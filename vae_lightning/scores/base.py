@@ -6,15 +6,14 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..recipe import Recorded
+from ..fitted import Fitted
 from .sharing import own
 
 
-class Score(Recorded, nn.Module):
+class Score(Fitted):
     """(model, x) → (B,). Deterministic, and of each sample alone: no matter how samples are batched.
 
     A score may be fitted on normal samples; what it learns there are buffers, which travel in the checkpoint whatever
@@ -66,13 +65,6 @@ class Score(Recorded, nn.Module):
     @abstractmethod
     def forward(self, model: Any, x: Tensor) -> Tensor:
         """The score of each sample: (B, *input_shape) → (B,)."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, buffer in self._buffers.items():
-            saved = state_dict.get(prefix + name)
-            if buffer is not None and saved is not None and saved.shape != buffer.shape:
-                self._buffers[name] = torch.empty_like(saved, device=buffer.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def at_least(minimum: int, score: Score, **arguments: int) -> None:
