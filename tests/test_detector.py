@@ -314,7 +314,7 @@ def test_training_mode_changes_no_score_and_is_left_as_it_was(table: Detector) -
     assert [module.training for module in table.model.modules()] == modes
     assert not all(modes)
     for key, value in table.model.state_dict().items():
-        assert key.startswith("thresholds.") or torch.equal(value, state[key]), key
+        assert key.startswith(("thresholds.", "reference.")) or torch.equal(value, state[key]), key
     table.model.eval()
     assert same(table(TEST)._replace(p_value=0, anomaly=0), expected._replace(p_value=0, anomaly=0))
     assert not table.model.training
@@ -384,7 +384,8 @@ def test_infinite_scores_are_tied() -> None:
 def test_calibrate_anew(table: Detector) -> None:
     other = ROWS[:99] * 1.5
     scores = table.score(other)
-    weights = {k: v.clone() for k, v in table.model.state_dict().items() if not k.startswith("thresholds.")}
+    own = "thresholds.", "reference."
+    weights = {k: v.clone() for k, v in table.model.state_dict().items() if not k.startswith(own)}
     table.calibrate(other)
     assert table.threshold.samples == 99
     np.testing.assert_allclose(table.threshold.value.item(), np.sort(scores)[-5])

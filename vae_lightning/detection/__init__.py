@@ -6,6 +6,7 @@ Stands on ``scores``; knows no training and no data module. A model is anything 
 
 from .conformal import benjamini_hochberg
 from .detector import Detector
+from .explanation import Explainer, Explanation
 from .graph import Scores
 from .preprocessing import Images, Preprocessing, Standardize, Unchanged
 from .thresholds import Conformal, LeakingPercentile, Percentile, Threshold
@@ -13,6 +14,8 @@ from .thresholds import Conformal, LeakingPercentile, Percentile, Threshold
 __all__ = [
     "Conformal",
     "Detector",
+    "Explainer",
+    "Explanation",
     "Images",
     "LeakingPercentile",
     "Percentile",

@@ -15,8 +15,10 @@ from ..batch import even_batches
 from ..errors import UserError
 from ..frames import as_samples, is_samples
 from . import card, conformal, storage
+from .explanation import Explainer, Explanation
 from .graph import Graph, Scores
 from .modes import evaluating
+from .reference import Draw
 from .thresholds import Conformal, Threshold
 
 BATCH_SIZE = 1024  # samples at once; data modules evaluate with as many
@@ -60,10 +62,18 @@ class Detector:
         file = storage.find(path, which)
         return cls(storage.restore(storage.read(file), trust, str(file)))
 
-    def save(self, path: str | Path) -> None:
-        """Write model, scores and thresholds into one file, for :meth:`load`."""
+    def save(self, path: str | Path, rows: bool = True) -> None:
+        """Write model, scores and thresholds into one file, for :meth:`load`.
+
+        Args:
+            path: The file.
+            rows: Whether the few calibration rows go with it that :meth:`explain` compares with. Without them it gives
+                neither p-values nor normal ranges.
+        """
         self.check_calibrated()
         state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
+        if not rows:
+            state |= {key: torch.empty(0) for key in state if key.startswith("reference.")}
         about = self.model.about()
         lightning = about["versions"]["lightning"]  # what its Trainer asks of a file, to test and to predict with it
         storage.write({"state_dict": state, storage.KEY: about, "pytorch-lightning_version": lightning}, Path(path))
@@ -127,7 +137,7 @@ class Detector:
                 NaN or infinity.
         """
         self.check_calibrated()
-        found = list(self._through(self.graph, x))
+        found = list(self.through(self.graph, x))
         if not found:
             raise UserError("there are no samples: the iterable of batches is empty")
         score, p_value, anomaly = (torch.cat([part[i] for part in found]) for i in range(3))
@@ -183,6 +193,18 @@ class Detector:
             warnings.warn(f"{what}: a single alarm needs {needed} calibration samples, there are {n}", stacklevel=3)
         return anomaly
 
+    def explain(self, x: Any, name: str | None = None) -> Explanation:
+        """Why samples (N, *input_shape) score as they do: what each column or pixel adds, what was expected of it.
+
+        Args:
+            x: Samples.
+            name: Of the score; None for the one that decides.
+
+        Raises:
+            UserError: As for scoring, and when the score cannot be explained.
+        """
+        return Explainer(self, name)(x)
+
     def check_calibrated(self) -> None:
         """Raise a UserError if there are no thresholds that belong to the weights: it refuses to score."""
         if not self.calibrated:
@@ -218,14 +240,21 @@ class Detector:
         for name, score in self.model.scores.items():
             if not score.fitted:
                 raise UserError(f"{name} has not been fitted yet: fit the scores first, on training samples")
-        found = list(self._through(self.graph.scores, normal))
+        draw = Draw()
+
+        def scores(raw: Tensor) -> dict[str, Tensor]:
+            draw.add(raw)
+            return self.graph.scores(raw)
+
+        found = list(self.through(scores, normal))
         for name, threshold in self.model.thresholds.items():
             try:
                 threshold.fit(torch.cat([part[name] for part in found]) if found else torch.empty(0))
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
+        self.model.reference.keep(draw)
 
-    def _through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
+    def through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
         """What ``function`` gives for each batch of raw samples, on the CPU."""
         self._check_prepared()
         if not is_samples(x) and not isinstance(x, Iterable):

@@ -16,6 +16,7 @@ from ..batch import Batch
 from ..detection import storage
 from ..detection.detector import Detector
 from ..detection.preprocessing import Preprocessing
+from ..detection.reference import Reference
 from ..detection.thresholds import Conformal, Threshold
 from ..errors import UserError
 from ..recipe import Recorded, describe, same
@@ -62,6 +63,7 @@ class AnomalyModel(Recorded, Steps):
         self.thresholds = cast(
             dict[str, Threshold], nn.ModuleDict({name: copy.deepcopy(threshold) for name in self.scores})
         )
+        self.reference = Reference()
         self.check_scores()
         self.trained_on: dict[str, Any] = {}  # what the data module said of itself
 
