@@ -54,6 +54,14 @@ def _run(args: list[str]) -> int:
         from ..studies import sweep  # needs Optuna, an extra
 
         return sweep.main(rest, CLI, be_quiet)
+    if command == ["diagnose"]:
+        from . import diagnose
+
+        return diagnose.main(rest)
+    if command == ["report"]:
+        from . import report  # needs Jinja2, an extra
+
+        return report.main(rest)
     check_files(args)
     with with_checkpoint(args) as resolved:
         CLI(resolved)

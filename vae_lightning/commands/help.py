@@ -12,6 +12,8 @@ COMMANDS = {  # the Trainer's
 STUDIES = {  # each with a parser of its own
     "benchmark": "train a configuration for each class and seed, and put its scores beside older methods",
     "compare": "put finished runs side by side: a table, ROC curves, training curves",
+    "diagnose": "what ails a finished run: codes, KL, decoder, training, scores, in one table",
+    "report": "a finished run as one HTML file: curves, figures, samples with their reasons, the self-check",
     "sweep": "many runs over a grid or a search space, that survive any interruption",
 }
 
@@ -84,9 +86,7 @@ WHAT = {
     "test": "The metrics of a checkpoint on its test split.",
     "predict": "Scores, p-values and decisions of a checkpoint: predictions.csv in the run's folder, a row a sample.",
 }
-MORE = {
-    "predict": "\n  --fdr X               bound the share of false alarms among the alarms, in (0, 1)"
-}
+MORE = {"predict": "\n  --fdr X               bound the share of false alarms among the alarms, in (0, 1)"}
 REST = """\
 --print_config shows every key with its value, in the form of a configuration file; --help=all lists every option;
 --model.help VAE, --data.help MNIST the arguments of a class."""

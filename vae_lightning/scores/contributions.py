@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import UserError
 
 AT_ONCE = 2048  # points of paths that go through the network together
-STEPS = 16, 64, 256, 1024  # of a path: more of them for the samples whose sum is not complete yet
+STEPS = 16, 64, 256  # of a path: more of them for the samples whose sum is not complete yet
 TOLERANCE = 2e-3  # of the difference of the two ends, that a path's sum may be off by
 
 
@@ -58,7 +58,7 @@ def integrated_gradients(
     """(x − b) ∫₀¹ ∂s/∂x (b + t (x − b)) dt: each feature's share of s(x) − s(b), whatever s is.
 
     Sundararajan, Taly and Yan 2017, "Axiomatic Attribution for Deep Networks", eq. 1. They add up to s(x) − s(b) as the
-    steps become finer; the steps are, until they do to 0.2 % or there are 1024. By the midpoint rule.
+    steps become finer; the steps are, until they do to 0.2 % or there are 256. By the midpoint rule.
 
     Args:
         score: s.
