@@ -24,9 +24,9 @@ def parser() -> StudyParser:
     """What ``diagnose --help`` shows."""
     parser = StudyParser(
         "diagnose",
-        description="Looks a finished run over: latent units in use and KL by unit, whether the decoder uses the code, "
-        "log-variances at their bound, validation still falling, scores against ‖x‖ and against an untrained net, false "
-        "alarms against their promise, and a second seed if a run beside it differs in that alone.",
+        description="Looks a finished run over: latent units in use and KL by unit, if the decoder uses the code, "
+        "log-variances at their bound, validation still falling, scores against ‖x‖ and an untrained net, false alarms "
+        "against their promise, and a second seed if a run beside it differs in that alone.",
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, <runs>/<experiment>/version_<n>")
     return parser

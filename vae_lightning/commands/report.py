@@ -36,8 +36,8 @@ def parser() -> StudyParser:
     """What ``report --help`` shows."""
     parser = StudyParser(
         "report",
-        description="Puts a finished run into one HTML file that needs no network and no JavaScript: what was trained on "
-        "what, curves, ROC and precision-recall with bootstrap intervals, scores and threshold, samples with their "
+        description="Puts a finished run into one HTML file that needs no network and no JavaScript: what was trained "
+        "on what, curves, ROC and precision-recall with bootstrap intervals, scores and threshold, samples with their "
         "reasons, the latent space, and the self-check of `diagnose`.",
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, <runs>/<experiment>/version_<n>")

@@ -75,7 +75,7 @@ def open_run(folder: Path) -> Opened:
     recipe = content[storage.KEY]["trained_on"].get("recipe")
     if recipe is None:
         raise UserError(
-            f"{checkpoint}: its data were arrays, which no checkpoint keeps: in Python, run.diagnose() checks a run of `fit`"
+            f"{checkpoint}: its data were arrays, which no checkpoint keeps: in Python, a run of `fit` has diagnose()"
         )
     data = build(recipe, where=str(checkpoint))
     if not isinstance(data, AnomalyDataModule):

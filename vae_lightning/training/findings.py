@@ -1,4 +1,4 @@
-"""What ails a trained model: collapsed codes, a decoder that ignores them, a training cut short, a score that says little.
+"""What ails a trained model: collapsed codes, a decoder that ignores them, a training cut short, an idle score.
 
 Pure functions: the figures first, then what they mean in plain words, with cause and remedy.
 """
@@ -110,7 +110,7 @@ def of_codes(model: Any, x: Tensor) -> list[Finding]:
     if gap < 0.02:
         words, remedy = (
             "the decoder does not use the code",
-            "lower beta; look at whether the decoder's input is cut off",
+            "lower beta; see whether the decoder's input is cut off",
         )
         found.append(Finding("decoder", what, "bad", words, remedy))
     else:
@@ -133,9 +133,7 @@ def _of_kl(model: Any, x: Tensor, units: Tensor) -> Finding:
     own, others = (model.likelihood.log_prob(model.decode(code), x).mean() for code in (z, z.roll(1, dims=0)))
     if (share := float(model.final_beta * kl.sum() / (own - others).clamp_min(1e-9))) < INERT:
         words = f"the KL term is inert: β·KL is {100 * share:.1g} % of the nats that the code is worth to the decoder"
-        return Finding(
-            "KL by unit", what, "note", words, "raise beta, if scores use the likelihood or you draw samples"
-        )
+        return Finding("KL by unit", what, "note", words, "raise beta, if scores use KL or you draw samples")
     return Finding("KL by unit", what, "good", "between collapse and no effect")
 
 
@@ -159,9 +157,7 @@ def of_scores(score: np.ndarray, norm: np.ndarray, fresh: np.ndarray, label: np.
         rho = rank_correlation(score, norm)
         what = f"rank correlation {rho:.3f}"
         if rho > 0.98:
-            return [
-                Finding("against ‖x‖", what, "bad", "the score is the norm in other words", "train a model that fits")
-            ]
+            return [Finding("against ‖x‖", what, "bad", "the score is the norm in other words", "train longer")]
         return [Finding("against ‖x‖", what, "good", "there are no anomalies to measure by")]
     own, found = roc_auc_score(label, score), []
     others = {"against ‖x‖": (norm, "the norm"), "against an untrained net": (fresh, "an untrained net")}
@@ -171,10 +167,11 @@ def of_scores(score: np.ndarray, norm: np.ndarray, fresh: np.ndarray, label: np.
         if own <= auroc + 0.005:
             words, remedy = f"scores are no better than those of {called}", "another score, or a model that fits better"
             found.append(Finding(name, what, "bad", words, remedy))
+        elif own <= auroc + 0.02:
+            words, remedy = f"scores are hardly better than those of {called}", "another score; or the task is easy"
+            found.append(Finding(name, what, "note", words, remedy))
         else:
-            found.append(
-                Finding(name, what, "good", "training has made the difference" if other is fresh else "better")
-            )
+            found.append(Finding(name, what, "good", f"scores are better than those of {called}"))
     return found
 
 

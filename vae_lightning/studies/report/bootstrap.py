@@ -57,12 +57,14 @@ def ranking(label: np.ndarray, score: np.ndarray, resamples: int = 400, seed: in
         precisions.append(np.interp(GRID, recall, precision))
         areas.append(_auroc(*drawn))
         averages.append(_average_precision(*drawn))
-    bands = [np.quantile(curves, [0.025, 0.975], axis=0) for curves in (rocs, precisions)]
-    figures = [
-        Interval(whole, *map(float, np.quantile(drawn, [0.025, 0.975])))
-        for whole, drawn in ((_auroc(false, true), areas), (_average_precision(false, true), averages))
-    ]
-    return Ranking(*figures, _roc(false, true), _precision_recall(false, true), *bands)
+    roc_band, pr_band = (np.quantile(drawn_curves, [0.025, 0.975], axis=0) for drawn_curves in (rocs, precisions))
+    area, average = _interval(_auroc(false, true), areas), _interval(_average_precision(false, true), averages)
+    return Ranking(area, average, _roc(false, true), _precision_recall(false, true), roc_band, pr_band)
+
+
+def _interval(value: float, resampled: list[float]) -> Interval:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Interval(value, float(low), float(high))
 
 
 def _counts(label: np.ndarray, weights: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -95,7 +95,7 @@ def _test(data: Any) -> tuple[Tensor, np.ndarray, np.ndarray]:
 
 
 def _finite(score: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(score, posinf=np.finfo(np.float32).max)
+    return np.nan_to_num(score, posinf=float(np.finfo(np.float32).max))
 
 
 def _subtitle(run: Opened) -> str:
@@ -135,7 +135,7 @@ def _tiles(
     if found is not None:
         for name, (value, low, high) in (("AUROC", found.auroc), ("average precision", found.average_precision)):
             tiles.append((name, f"{value:.3f}", f"{low:.3f} to {high:.3f}, 95 % interval"))
-        tiles.append(("anomalies found", f"{100 * alarm[label == ANOMALY].mean():.0f} %", "at the threshold"))
+        tiles.append(("anomalies found", f"{100 * alarm[label == ANOMALY].mean():.3g} %", "at the threshold"))
     low, high = (100 * rate for rate in detector.threshold.alarm_rate_interval)
     rate = 100 * alarm[label == NORMAL].mean() if (label == NORMAL).any() else float("nan")
     tiles.append(("false alarms", f"{rate:.2g} %", f"{low:.2g} to {high:.2g} % promised"))

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,7 +21,7 @@ from .bootstrap import GRID, Ranking
 
 INK, FAINT = "#102030", "#a0b0c0"  # stand for the page's own, see the template
 NAMES = {INK: "currentColor", FAINT: "var(--faint)", BLUE.lower(): "var(--normal)", ORANGE.lower(): "var(--strange)"}
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: it can be selected, and is the page's font
     "svg.hashsalt": "report",
     "font.size": 9.5,
@@ -119,7 +120,7 @@ def detection(found: Ranking, share: float) -> str:
 
 def histogram(score: np.ndarray, label: np.ndarray, threshold: float, name: str) -> str:
     """Scores of normal samples and anomalies, (N,) and (N,), with the threshold."""
-    score = np.nan_to_num(score, posinf=np.finfo(np.float32).max)
+    score = np.nan_to_num(score, posinf=float(np.finfo(np.float32).max))
     low, high = float(score.min()), float(score.max())
     tails = [np.quantile(score[label == what], 0.98) for what in (NORMAL, ANOMALY) if (label == what).any()]
     if high > 3 * max(tails):  # a few extreme anomalies must not squeeze everything else into one bar
@@ -127,7 +128,8 @@ def histogram(score: np.ndarray, label: np.ndarray, threshold: float, name: str)
     if reachable := math.isfinite(threshold):
         high = max(high, threshold + 0.2 * abs(threshold - low))
     logarithmic = low > 0 and high > 30 * float(np.median(score[label == NORMAL]))
-    edges = np.geomspace(low, high, 61) if logarithmic else np.linspace(low, max(high, low + 1e-9), 61)
+    ends = (low, high, 61) if logarithmic else (low, max(high, low + 1e-9), 61)
+    edges = (np.geomspace if logarithmic else np.linspace)(*ends).tolist()
     with matplotlib.rc_context(STYLE):
         figure, (axis,) = _axes(9.6, 2.9)
         for what, colour, kind in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
@@ -172,6 +174,6 @@ def units(kl: np.ndarray, active: np.ndarray) -> str:
         return svg(figure)
 
 
-def _thinned(line: np.ndarray, most: int = 400) -> np.ndarray:
+def _thinned(line: np.ndarray, most: int = 2000) -> np.ndarray:
     """A curve of many points by some of them, its first and last included."""
     return line[:, np.unique(np.linspace(0, line.shape[1] - 1, most).astype(int))]
