@@ -13,6 +13,7 @@ import pytest
 from conftest import CONFIGS, SMALL
 
 from vae_lightning import MLP, fit
+from vae_lightning.commands.help import reference
 
 ROOT = CONFIGS.parent
 PAGES = {
@@ -65,6 +66,10 @@ def test_every_link_leads_somewhere():
     for name, text in PAGES.items():
         for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text):
             assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
+
+
+def test_the_pages_on_commands_are_those_of_help():
+    assert PAGES["docs/reference/commands.md"] == reference()
 
 
 def test_the_front_page_is_short():
