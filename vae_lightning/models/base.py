@@ -74,6 +74,9 @@ class AnomalyModel(Recorded, Steps):
         """Raw samples in, decisions out."""
         return Detector(self)
 
+    def prepare_for(self, preprocessing: Preprocessing) -> None:
+        """Told what prepares its samples, when it takes that from the data."""
+
     def check_scores(self) -> None:
         """Raise a UserError if the model lacks what a score needs."""
         for score in self.scores.values():
@@ -150,6 +153,7 @@ class AnomalyModel(Recorded, Steps):
         """
         if self.preprocessing is None:
             self.preprocessing = copy.deepcopy(data.preprocessing)
+            self.prepare_for(self.preprocessing)
         if not self.preprocessing.fitted:  # a checkpoint, which is loaded later than this, brings its own
             self.preprocessing.fit(_Raw(data.reference_dataloader()))
         if again or not self.trained_on:
