@@ -33,7 +33,7 @@ class AnomalyModel(Recorded, Steps):
     ``decode``, ``reconstruct`` as far as it has them, all of prepared samples.
 
     Args:
-        input_shape: Of one sample; the command line takes it from the data.
+        input_shape: Of one prepared sample; the command line takes it from the data.
         scores: What counts as strange; the first one decides. Copied.
         threshold: From scores of normal calibration samples to a decision. Copied, once for each score.
         preprocessing: From raw samples to what the network sees; None takes the data module's. Copied.
