@@ -9,19 +9,31 @@ from pathlib import Path
 import vae_lightning
 
 PACKAGE = Path(vae_lightning.__file__).parent
-BOTTOM = {"batch", "colours", "errors", "files", "fitted", "frames", "recipe"}  # modules that everything may stand on
+BOTTOM = {
+    "arrow",
+    "batch",
+    "colours",
+    "errors",
+    "files",
+    "fitted",
+    "frames",
+    "recipe",
+    "schema",
+}  # modules that everything may stand on
 
 # What each part may import of the others; every one may import itself and the bottom.
 MAY = {
     **{name: set() for name in BOTTOM},
     "recipe": {"errors"},
     "fitted": {"recipe"},
-    "frames": {"errors"},
+    "arrow": {"errors"},
+    "frames": {"arrow", "errors"},
+    "schema": {"arrow", "errors", "frames"},
     "files": {"errors"},
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
     "models": BOTTOM | {"scores", "detection"},
-    "data": BOTTOM | {"detection.preprocessing"},
+    "data": BOTTOM | {"detection.columns", "detection.preprocessing"},
     "training": BOTTOM | {"scores", "detection", "models", "data"},
     "estimators": BOTTOM | {"scores", "detection", "models", "data", "training"},
     "studies": BOTTOM | {"scores", "detection", "models", "data", "training", "estimators"},
