@@ -9,7 +9,8 @@ from pathlib import Path
 import vae_lightning
 
 PACKAGE = Path(vae_lightning.__file__).parent
-BOTTOM = {"batch", "colours", "errors", "files", "fitted", "frames", "recipe"}  # modules that everything may stand on
+# modules that everything may stand on
+BOTTOM = {"batch", "colours", "decoding", "errors", "files", "fitted", "frames", "imagefiles", "recipe"}
 
 # What each part may import of the others; every one may import itself and the bottom.
 MAY = {
@@ -18,6 +19,8 @@ MAY = {
     "fitted": {"recipe"},
     "frames": {"errors"},
     "files": {"errors"},
+    "decoding": {"errors"},
+    "imagefiles": {"decoding", "errors"},
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
     "models": BOTTOM | {"scores", "detection"},
