@@ -40,7 +40,7 @@ class Decoder:
         UserError: For what cannot be meant.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, ...]
     channels: int
     resize: Resize = "stretch"
     interpolation: Interpolation = "bilinear"
@@ -77,7 +77,7 @@ class Decoder:
         return {**dataclasses.asdict(self), "size": list(self.size)}
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Of a decoded image, (channels, height, width)."""
         return (self.channels, *self.size)
 
@@ -110,7 +110,7 @@ class Decoder:
             return np.asarray(self._resized(image, "box")) >= 128
 
     def _resized(self, image: Image.Image, interpolation: Interpolation) -> Image.Image:
-        size, method = self.size[::-1], Image.Resampling[interpolation.upper()]
+        size, method = (self.size[1], self.size[0]), Image.Resampling[interpolation.upper()]
         if self.resize == "stretch":
             return image.resize(size, method)
         return (ImageOps.fit if self.resize == "crop" else ImageOps.pad)(image, size, method)

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from ..batch import even_batches
+from ..decoding import Decoder
 from ..errors import UserError
 from ..frames import as_samples, is_samples
+from ..imagefiles import batches, paths_of
 from . import card, conformal, storage
 from .graph import Graph, Scores
 from .modes import evaluating
@@ -30,8 +32,9 @@ class Detector:
     a share α of new normal samples raise an alarm on average; its docstring says what is guaranteed, and of what.
 
     Samples are given as a numpy array, a tensor, a DataFrame (pandas, polars, or anything else with
-    ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these.
-    Answers are tensors for a tensor, else numpy arrays.
+    ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these. If it
+    was trained on image files, also as the path of one, a list of paths, or a folder, whose images come in the order of
+    :func:`~vae_lightning.imagefiles.images_below`. Answers are tensors for a tensor, else numpy arrays.
 
     Args:
         model: A trained :class:`~vae_lightning.models.AnomalyModel`.
@@ -96,6 +99,21 @@ class Detector:
         return self.model.trained_on.get("normal")
 
     @property
+    def decoder(self) -> Decoder:
+        """How it reads image files.
+
+        Raises:
+            UserError: When it was not trained on any.
+        """
+        about = self.model.trained_on
+        if about.get("images") is None:
+            raise UserError(
+                f"the detector reads no image files: it was trained on {about.get('data', 'samples')}, which does not "
+                "say how: give it samples, or train with the data module Images"
+            )
+        return Decoder.of(about["images"])
+
+    @property
     def calibrated(self) -> bool:
         """Whether it has thresholds that belong to its weights."""
         return all(threshold.fitted for threshold in self.model.thresholds.values())
@@ -124,7 +142,7 @@ class Detector:
 
         Raises:
             UserError: When the detector is not calibrated, or samples have the wrong width, type or columns, or hold
-                NaN or infinity.
+                NaN or infinity; for a file that is no image.
         """
         self.check_calibrated()
         found = list(self._through(self.graph, x))
@@ -232,6 +250,8 @@ class Detector:
             raise UserError(
                 f"{type(x).__name__} holds no samples: give an array, a tensor, a table, or batches of them"
             )
+        if (paths := paths_of(x)) is not None:
+            x = (images for _, images in batches(paths, self.decoder, self.batch_size))
         row = 0
         with evaluating(self.model):
             for samples in [x] if is_samples(x) else x:
