@@ -49,7 +49,9 @@ class Decoder:
     def __post_init__(self) -> None:
         size = list(self.size) if isinstance(self.size, (list, tuple)) else []
         if len(size) != 2 or not all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in size):
-            raise UserError(f"size = {self.size} is not [height, width] in pixels, each from 1 to {LARGEST_SIDE}")
+            raise UserError(
+                f"size = {size or self.size} is not [height, width] in pixels, each from 1 to {LARGEST_SIDE}"
+            )
         object.__setattr__(self, "size", tuple(size))
         if self.channels not in (1, 3):
             raise UserError(f"channels = {self.channels}: give 1 for grey or 3 for colour")

@@ -71,12 +71,13 @@ def decode_files(
         x = np.empty(shape, np.uint8)
         kept, skipped = fill(x)
     else:
-        files = [[str(path.resolve()), *state] for path, state in zip(paths, before, strict=True)]
+        files = [[os.path.abspath(path), *state] for path, state in zip(paths, before, strict=True)]
         key = hashlib.sha256(json.dumps([decoder.primitives(), skip, channels, files]).encode()).hexdigest()
         file, index = on_disk / f"{key[:32]}.npy", on_disk / f"{key[:32]}.json"
         if not index.is_file():  # written last
             _whole(index, lambda temporary: temporary.write_text(json.dumps(_mapped(file, shape, fill), default=str)))
-        kept, skipped = json.loads(index.read_text())
+        kept, reasons = json.loads(index.read_text())
+        skipped = [(Path(path), reason) for path, reason in reasons]
         x = np.load(file, mmap_mode="c")  # for this process alone: torch wants memory that it could write to
     return Decoded(torch.from_numpy(x[: len(kept)]), torch.tensor(kept, dtype=torch.int64), skipped)
 

@@ -114,7 +114,7 @@ class Images(AnomalyDataModule):
             )
         self.classes = [*(name for name in normal if name in found), *sorted(found - set(normal))]
         try:
-            self.decoder = Decoder((*self.size,), channels or self._first_channels(), resize, interpolation, white)
+            self.decoder = Decoder(tuple(self.size), channels or self._first_channels(), resize, interpolation, white)
         except UserError as error:
             raise UserError(f"Images: {error}") from None
         self.input_shape = list(self.decoder.shape)

@@ -246,12 +246,12 @@ class Detector:
     def _through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
         """What ``function`` gives for each batch of raw samples, on the CPU."""
         self._check_prepared()
+        if (paths := paths_of(x)) is not None:
+            x = (images for _, images in batches(paths, self.decoder, self.batch_size))
         if not is_samples(x) and not isinstance(x, Iterable):
             raise UserError(
                 f"{type(x).__name__} holds no samples: give an array, a tensor, a table, or batches of them"
             )
-        if (paths := paths_of(x)) is not None:
-            x = (images for _, images in batches(paths, self.decoder, self.batch_size))
         row = 0
         with evaluating(self.model):
             for samples in [x] if is_samples(x) else x:
