@@ -9,17 +9,19 @@ from pathlib import Path
 import vae_lightning
 
 PACKAGE = Path(vae_lightning.__file__).parent
-BOTTOM = {
+BOTTOM = {  # modules that everything may stand on
     "arrow",
     "batch",
     "colours",
+    "decoding",
     "errors",
     "files",
     "fitted",
     "frames",
+    "imagefiles",
     "recipe",
     "schema",
-}  # modules that everything may stand on
+}
 
 # What each part may import of the others; every one may import itself and the bottom.
 MAY = {
@@ -30,6 +32,8 @@ MAY = {
     "frames": {"arrow", "errors"},
     "schema": {"arrow", "errors", "frames"},
     "files": {"errors"},
+    "decoding": {"errors"},
+    "imagefiles": {"decoding", "errors"},
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
     "models": BOTTOM | {"scores", "detection"},

@@ -8,6 +8,7 @@ from ..batch import ANOMALY, NORMAL, Batch
 from .arrays import Arrays
 from .base import AnomalyDataModule
 from .corrupted import Corrupted
+from .folder import Images
 from .loader import Loader
 from .splits import Part
 from .synthetic import SyntheticMixture
@@ -23,6 +24,7 @@ __all__ = [
     "Corrupted",
     "Digits",
     "FashionMNIST",
+    "Images",
     "Loader",
     "Part",
     "SyntheticMixture",

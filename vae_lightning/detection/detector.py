@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from ..batch import even_batches
+from ..decoding import Decoder
 from ..errors import UserError
+from ..imagefiles import batches, paths_of
 from ..schema import Schema
 from . import card, conformal, storage
 from .graph import Graph, Scores
@@ -32,8 +34,9 @@ class Detector:
 
     Samples are given as a numpy array, a tensor, a DataFrame (pandas, polars, or anything else with
     ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these. One
-    trained on a table of mixed columns takes words and gaps, and dicts of columns, too; see its ``schema``. Answers are
-    tensors for a tensor, else numpy arrays.
+    trained on a table of mixed columns takes words and gaps, and dicts of columns, too; see its ``schema``. One trained
+    on image files takes the path of one, a list of paths, or a folder, whose images come in the order of
+    :func:`~vae_lightning.imagefiles.images_below`. Answers are tensors for a tensor, else numpy arrays.
 
     Args:
         model: A trained :class:`~vae_lightning.models.AnomalyModel`.
@@ -121,6 +124,21 @@ class Detector:
         return self.model.trained_on.get("normal")
 
     @property
+    def decoder(self) -> Decoder:
+        """How it reads image files.
+
+        Raises:
+            UserError: When it was not trained on any.
+        """
+        about = self.model.trained_on
+        if about.get("images") is None:
+            raise UserError(
+                f"the detector reads no image files: it was trained on {about.get('data', 'samples')}, which does not "
+                "say how: give it samples, or train with the data module Images"
+            )
+        return Decoder.of(about["images"])
+
+    @property
     def calibrated(self) -> bool:
         """Whether it has thresholds that belong to its weights."""
         return all(threshold.fitted for threshold in self.model.thresholds.values())
@@ -148,7 +166,7 @@ class Detector:
 
         Raises:
             UserError: When the detector is not calibrated, or samples have the wrong width, type or columns, or hold
-                infinity, or NaN where it was not trained on a table that has gaps.
+                infinity, or NaN where it was not trained on a table that has gaps; for a file that is no image.
         """
         found: list[Any] = list(self.stream(x))
         if not found:
@@ -260,6 +278,8 @@ class Detector:
     def _through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
         """What ``function`` gives for each batch of raw samples, on the CPU."""
         self._check_prepared()
+        if (paths := paths_of(x)) is not None:
+            x = (images for _, images in batches(paths, self.decoder, self.batch_size))
         prepares = self.model.preprocessing
         samples = Samples(x, prepares, prepares.raw_shape(self.model.input_shape), self.columns, self.schema)
         with evaluating(self.model):
