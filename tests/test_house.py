@@ -9,14 +9,26 @@ from pathlib import Path
 import vae_lightning
 
 PACKAGE = Path(vae_lightning.__file__).parent
-BOTTOM = {"batch", "colours", "errors", "files", "fitted", "frames", "recipe"}  # modules that everything may stand on
+BOTTOM = {
+    "arrow",
+    "batch",
+    "colours",
+    "errors",
+    "files",
+    "fitted",
+    "frames",
+    "recipe",
+    "schema",
+}  # modules that everything may stand on
 
 # What each part may import of the others; every one may import itself and the bottom.
 MAY = {
     **{name: set() for name in BOTTOM},
     "recipe": {"errors"},
     "fitted": {"recipe"},
+    "arrow": {"errors"},
     "frames": {"errors"},
+    "schema": {"arrow", "errors", "frames"},
     "files": {"errors"},
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
