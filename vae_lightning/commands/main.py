@@ -7,6 +7,7 @@ import sys
 import traceback
 
 from ..errors import UserError
+from .shipped import with_shipped
 
 
 def main(args: list[str] | None = None) -> int:
@@ -15,7 +16,7 @@ def main(args: list[str] | None = None) -> int:
     verbose = "--verbose" in args or os.environ.get("JSONARGPARSE_DEBUG", "").lower() not in ("", "0", "false")
     args = [arg for arg in args if arg != "--verbose"]
     try:
-        return _run(args)
+        return _run(with_shipped(args))
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other, once it has cleaned up
         if isinstance(stop, SystemExit) and stop.code != 1:
             raise
@@ -34,10 +35,6 @@ def main(args: list[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     """Each command imports what it needs: torch takes seconds, and some can do without."""
-    if args[:1] == ["score"]:
-        from . import score
-
-        return score.main(args[1:])
     from ..training import runs
     from ..training.quiet import be_quiet
 
@@ -49,8 +46,6 @@ def _run(args: list[str]) -> int:
 
 
 def _run_with_torch(command: list[str], rest: list[str]) -> int:
-    from ..training.quiet import be_quiet
-
     if command == ["export"]:
         from . import export
 
@@ -59,6 +54,7 @@ def _run_with_torch(command: list[str], rest: list[str]) -> int:
         from ..studies import compare
 
         return compare.main(rest)
+    from ..training.quiet import be_quiet
     from .messages import check_files
     from .parser import CLI
     from .source import with_checkpoint

@@ -28,6 +28,7 @@ COMMANDS = {
 STUDIES = {  # commands that are no Trainer's, each with a parser of its own
     "benchmark": "train a configuration for each class and seed, and put its scores beside older methods",
     "compare": "put finished runs side by side: a table, ROC curves, training curves",
+    "export": "a checkpoint as one ONNX or pt2 file, checked against itself",
     "sweep": "many runs over a grid or a search space, that survive any interruption",
 }
 
