@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..deployment.seal import Format
 from ..detection import Detector, storage
 from ..errors import UserError
 from ..studies.parser import StudyParser
 
-FORMATS = "onnx", "pt2"
+FORMATS: dict[str, Format] = {"onnx": "onnx", "pt2": "pt2"}
 
 
 def main(args: list[str]) -> int:
@@ -26,12 +27,14 @@ def main(args: list[str]) -> int:
     detector = Detector.load(file or options.ckpt_path)
     from ..deployment.export import export
 
-    card = export(detector, output, form, options.canary)
+    card = export(detector, output, FORMATS[form], options.canary)
     checked = card["checked"]
     print(f"exported     {output} and {output}.json, from {file or options.ckpt_path}")
     print(f"takes        {card['dtype']} of shape {' × '.join(map(str, ['samples', *card['shape']]))}")
     print(f"gives        {', '.join(['score', 'p_value', 'anomaly', *card['scores'][1:]])}")
-    print(f"checked      {checked['samples']} samples: scores differ by {checked['difference']:.1g} at most, decisions by 0")
+    print(
+        f"checked      {checked['samples']} samples: no decision differs, scores by {checked['difference']:.1g} at most"
+    )
     return 0
 
 
@@ -39,13 +42,13 @@ def parser() -> StudyParser:
     """What ``export --help`` shows."""
     parser = StudyParser(
         "export",
-        description="Writes preprocessing, network, score, p-value and decision as one graph into one file, and compares "
-        "the written file with the detector before it gets its name. Beside it lies its card, <output>.json.",
+        description="Writes preprocessing, network, score, p-value and decision as one graph into one file, and "
+        "compares that with the detector before it gets its name. Beside it lies its card, <output>.json.",
     )
     add = parser.add_argument
     add("--ckpt_path", default="best", help="a .ckpt file, a run's folder, or best or last of the newest run (best)")
     add("--output", required=True, help="the file, detector.onnx for one")
-    add("--format", choices=FORMATS, help="onnx, or pt2 for torch.export.load (by the file's name)")
+    add("--format", choices=list(FORMATS), help="onnx, or pt2 for torch.export.load (by the file's name)")
     add("--canary", type=int, default=4, help="raw calibration samples kept in the file to check it where it runs (4)")
     add("--runs", default="lightning_logs", help="folder of all runs (lightning_logs)")
     return parser

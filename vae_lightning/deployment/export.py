@@ -45,7 +45,7 @@ class Exported(nn.Module):
 def export(detector: Detector, path: str | Path, form: seal.Format = "onnx", canary: int = CANARY) -> dict[str, Any]:
     """Write a detector as ONNX or as a pt2 archive, once the written file is known to decide as the detector does.
 
-    The file's name is its own only then. Beside it lies its card, ``<name>.json``: the manifest, and the check's result.
+    It gets its name only then. Beside it lies its card, ``<name>.json``: the manifest, and what the check came to.
 
     Args:
         detector: Calibrated, on the CPU.
@@ -64,7 +64,9 @@ def export(detector: Detector, path: str | Path, form: seal.Format = "onnx", can
     detector.check_calibrated()
     for name, score in detector.model.scores.items():
         if score.export_refusal:
-            raise UserError(f"{name} cannot be exported: {score.export_refusal}: score with the checkpoint, or leave it out")
+            raise UserError(
+                f"{name} cannot be exported: {score.export_refusal}: score with the checkpoint, or leave it out"
+            )
     rows, manifest = _canary(detector), manifest_of(detector)
     if canary:
         score = detector(torch.from_numpy(rows[:canary])).score.numpy()
@@ -119,10 +121,11 @@ def _input(detector: Detector) -> tuple[Schema | None, str]:
         return schema, schema.dtype
     known = detector.model.preprocessing.dtypes
     # the widest of what it takes: any number that the detector takes is the same number in there
-    dtype = "float64" if torch.float64 in known else str(known[0]).removeprefix("torch.")
+    dtype = torch.float64 if torch.float64 in known else known[0]
     if columns is None or len(detector.model.input_shape) != 1:
-        return None, dtype
-    return Schema(tuple(Column(name) for name in columns), dtype), dtype
+        return None, str(dtype).removeprefix("torch.")
+    schema = Schema(tuple(Column(name) for name in columns), "float64" if dtype == torch.float64 else "float32")
+    return schema, schema.dtype
 
 
 def _canary(detector: Detector) -> np.ndarray:
@@ -153,7 +156,7 @@ def _onnx(program: torch.export.ExportedProgram, manifest: Manifest) -> bytes:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(f"export to ONNX needs {error.name}: pip install 'vae_lightning[export]'") from None
-    names = {"input_names": [INPUT], "output_names": list(manifest.outputs)}
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(manifest.outputs)}
     exported = torch.onnx.export(program, dynamo=True, external_data=False, verbose=False, **names)
     assert exported is not None
     exported.model.metadata_props[KEY] = json.dumps(manifest.to_json())

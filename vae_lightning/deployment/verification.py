@@ -48,7 +48,7 @@ def verify(detector: Detector, manifest: Manifest, run: Runner, canary: np.ndarr
     compared, worst, on_threshold = 0, 0.0, 0
     for x in batches(np.concatenate([canary, hard_cases(canary, manifest)])):
         expected, found, again = detector(torch.from_numpy(x)), run(x), run(x)
-        if any(not np.array_equal(found[name], again[name]) for name in manifest.outputs):
+        if any(not np.array_equal(found[name], again[name], equal_nan=True) for name in manifest.outputs):
             raise UserError(f"a batch of {len(x)} samples gets other scores the second time")
         for name in manifest.scores:
             scores = found["score" if name == manifest.scores[0] else name]
