@@ -129,21 +129,35 @@ class Schema:
         Raises:
             UserError: When a column is missing or there twice; a number is infinite or no number, a code no code.
         """
+        return next(self.encode_batches(table, first_row, None))
+
+    def encode_batches(self, table: Any, first_row: int = 0, rows: int | None = 65_536) -> Iterator[Encoded]:
+        """:meth:`encode`, so many rows at a time; at least one batch, if an empty one."""
         from torch import from_numpy
 
-        found = self.encode_array(table, first_row)
-        return found._replace(x=from_numpy(found.x))
+        return (found._replace(x=from_numpy(found.x)) for found in self._batches(table, first_row, rows))
 
     def encode_array(self, table: Any, first_row: int = 0) -> Encoded:
-        """The same with x as a NumPy array, and without torch."""
+        """:meth:`encode` with x as a NumPy array: whoever scores with an exported file need not have torch."""
+        return next(self._batches(table, first_row, None))
+
+    def _batches(self, table: Any, first_row: int, rows: int | None) -> Iterator[Encoded]:
         if not arrow.is_table(table):
-            return self._checked(_array(table), first_row)
+            yield self._checked(_array(table), first_row)
+            return
         given = arrow.columns(table)
         if missing := [name for name in self.names if name not in given]:
             raise UserError(f"the table lacks column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+        arrays, known = arrow.aligned(given[name] for name in self.names), set(self.names)
+        n = len(arrays[0])
+        extra = [name for name in given if name not in known]
+        for start in range(0, max(1, n), rows or max(1, n)):
+            slices = [array.slice(start, rows) for array in arrays]
+            yield self._encoded(slices, first_row + start)._replace(extra=extra)
+
+    def _encoded(self, arrays: Sequence[Any], first_row: int) -> Encoded:
         columns, unknown = [], {}
-        for column in self.columns:
-            array = given[column.name]()
+        for column, array in zip(self.columns, arrays, strict=True):
             if column.kind == "numeric":
                 found = arrow.numbers(array, column.name, first_row)
                 self._refuse(np.isinf(found), found, column, first_row, "fill it in, or leave the row out")
@@ -152,10 +166,7 @@ class Schema:
                 if count := int((found == column.codes - 1).sum()):
                     unknown[column.name] = count
             columns.append(found)
-        if len({len(found) for found in columns}) > 1:
-            raise UserError("the table's columns are of unequal length: give each row every column")
-        extra = [name for name in given if name not in set(self.names)]
-        return Encoded(self._stacked(columns), unknown, extra)
+        return Encoded(self._stacked(columns), unknown, [])
 
     def _stacked(self, columns: Sequence[np.ndarray]) -> np.ndarray:
         x = np.empty((len(columns[0]), len(columns)), self.dtype)

@@ -20,7 +20,7 @@ class Split(Dataset):
     """Samples of one split. Index it with a tensor of B positions and it gives B samples at once.
 
     Args:
-        x: (N, *input_shape), raw: as stored.
+        x: (N, *raw_shape), raw: as stored.
         rows: int64 (n,), which of the N samples are in this split. The samples themselves are not copied.
         label: int64 (n,), for each row.
         target: int64 (n,), for each row.
