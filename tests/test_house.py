@@ -33,7 +33,7 @@ MAY = {
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
     "models": BOTTOM | {"scores", "detection"},
-    "data": BOTTOM | {"detection.columns", "detection.preprocessing"},
+    "data": BOTTOM | {"detection.columns", "detection.preprocessing", "detection.statistics"},
     "training": BOTTOM | {"scores", "detection", "models", "data"},
     "estimators": BOTTOM | {"scores", "detection", "models", "data", "training"},
     "studies": BOTTOM | {"scores", "detection", "models", "data", "training", "estimators"},

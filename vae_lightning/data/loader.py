@@ -12,8 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..batch import Batch, even_batches
 from ..errors import UserError
+from .cache import Rows
 
 GATHERED = 2**18  # numbers that are gathered at once: what stays in a processor's cache
+FROM_FILE = 2**22  # the same out of a file: the more rows at once, the closer together they lie
 
 
 class Split(Dataset):
@@ -21,13 +23,15 @@ class Split(Dataset):
 
     Args:
         x: (N, *input_shape), raw: as stored.
-        rows: int64 (n,), which of the N samples are in this split. The samples themselves are not copied.
-        label: int64 (n,), for each row.
-        target: int64 (n,), for each row.
-        row: int64 (n,), where each stands in its source. None: ``rows``.
+        rows: (n,), which of the N samples are in this split. The samples themselves are not copied.
+        label: (n,), for each row.
+        target: (n,), for each row.
+        row: (n,), where each stands in its source. None: ``rows``.
+
+    All of these are whole numbers of any type; in batches they are int64.
     """
 
-    def __init__(self, x: Tensor, rows: Tensor, label: Tensor, target: Tensor, row: Tensor | None = None) -> None:
+    def __init__(self, x: Tensor | Rows, rows: Tensor, label: Tensor, target: Tensor, row: Tensor | None = None) -> None:
         self.x, self.rows, self.label, self.target = x, rows, label, target
         self.row = rows if row is None else row
 
@@ -37,8 +41,8 @@ class Split(Dataset):
     def __getitem__(self, positions: Tensor) -> Batch:
         # index_select copies whole rows: 20 times faster than indexing for images
         rows = self.rows.index_select(0, positions)
-        columns = (self.x, rows), (self.label, positions), (self.target, positions), (self.row, positions)
-        return Batch(*(column.index_select(0, index) for column, index in columns))
+        columns = (column.index_select(0, positions).long() for column in (self.label, self.target, self.row))
+        return Batch(self.x.index_select(0, rows), *columns)
 
     def select(self, positions: Tensor) -> Split:
         """The samples at these positions, in this order."""
@@ -163,7 +167,8 @@ class Loader:
         if not plan or not isinstance(self.split, Split):  # a chain orders each batch by its parts
             yield from map(self.split.__getitem__, plan)
             return
-        at_once = max(1, GATHERED // max(1, len(plan[0]) * self.split.x[0].numel()))
+        most = FROM_FILE if isinstance(self.split.x, Rows) else GATHERED
+        at_once = max(1, most // max(1, len(plan[0]) * self.split.x[0].numel()))
         for i in range(0, len(plan), at_once):
             some = plan[i : i + at_once]
             whole = self.split[torch.cat(some)]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..batch import ANOMALY, NORMAL
 from ..errors import UserError
+from .cache import Rows
 from .loader import Chain, Split, binarized
 
 
@@ -17,11 +18,11 @@ class Part(NamedTuple):
 
     Attributes:
         x: (N, *input_shape), raw: what the data module's ``preprocessing`` takes.
-        target: int64 (N,), the class of each sample.
+        target: Whole numbers (N,), the class of each sample. One that is no class is in no split.
         row: int64 (N,), where each sample stands in its source, ascending. None: 0 … N − 1.
     """
 
-    x: Tensor
+    x: Tensor | Rows
     target: Tensor
     row: Tensor | None = None
 
@@ -135,8 +136,11 @@ def _leaked(normals: int, anomalies: int, contamination: float) -> int:
 def _split(part: Part, rows: Tensor, label: int, own: bool = True) -> Split:
     rows = rows.sort().values  # neighbours in memory are faster to gather
     # another data set's classes are not this one's
-    target = part.target[rows] if own else torch.full_like(rows, -1)
-    return Split(part.x, rows, torch.full_like(rows, label), target, rows if part.row is None else part.row[rows])
+    target = part.target[rows] if own else torch.tensor(-1).expand(len(rows))
+    row = None if part.row is None else part.row[rows]
+    # ten million rows: what is the same for all of them takes no memory, and a place half of it
+    rows = rows.int() if len(part.x) <= torch.iinfo(torch.int32).max else rows
+    return Split(part.x, rows, torch.tensor(label).expand(len(rows)), target, row)
 
 
 def _drawn(split: Split, generator: torch.Generator) -> Split:
