@@ -27,7 +27,7 @@ MAY = {
     "recipe": {"errors"},
     "fitted": {"recipe"},
     "arrow": {"errors"},
-    "frames": {"errors"},
+    "frames": {"arrow", "errors"},
     "schema": {"arrow", "errors", "frames"},
     "files": {"errors"},
     "scores": BOTTOM,

@@ -132,15 +132,26 @@ class Schema:
         Raises:
             UserError: When a column is missing or there twice; a number is infinite or no number, a code no code.
         """
+        return next(self.encode_batches(table, first_row, None))
+
+    def encode_batches(self, table: Any, first_row: int = 0, rows: int | None = 65_536) -> Iterator[Encoded]:
+        """:meth:`encode`, so many rows at a time; at least one batch, if an empty one."""
         if not arrow.is_table(table):
-            x, _ = columns_of(table)
-            return self._checked(x, first_row)
+            yield self._checked(columns_of(table)[0], first_row)
+            return
         given = arrow.columns(table)
         if missing := [name for name in self.names if name not in given]:
             raise UserError(f"the table lacks column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+        arrays, known = arrow.aligned(given[name] for name in self.names), set(self.names)
+        n = len(arrays[0])
+        extra = [name for name in given if name not in known]
+        for start in range(0, max(1, n), rows or max(1, n)):
+            slices = [array.slice(start, rows) for array in arrays]
+            yield self._encoded(slices, first_row + start)._replace(extra=extra)
+
+    def _encoded(self, arrays: Sequence[Any], first_row: int) -> Encoded:
         columns, unknown = [], {}
-        for column in self.columns:
-            array = given[column.name]()
+        for column, array in zip(self.columns, arrays, strict=True):
             if column.kind == "numeric":
                 found = arrow.numbers(array, column.name, first_row)
                 self._refuse(np.isinf(found), found, column, first_row, "fill it in, or leave the row out")
@@ -149,10 +160,7 @@ class Schema:
                 if count := int((found == column.codes - 1).sum()):
                     unknown[column.name] = count
             columns.append(found)
-        if len({len(found) for found in columns}) > 1:
-            raise UserError("the table's columns are of unequal length: give each row every column")
-        extra = [name for name in given if name not in set(self.names)]
-        return Encoded(self._tensor(columns), unknown, extra)
+        return Encoded(self._tensor(columns), unknown, [])
 
     def _tensor(self, columns: Sequence[np.ndarray]) -> Tensor:
         x = np.empty((len(columns[0]), len(columns)), self.dtype)

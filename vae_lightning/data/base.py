@@ -57,7 +57,7 @@ class AnomalyDataModule(Recorded, LightningDataModule):
         seed: Of the splits.
 
     Attributes:
-        input_shape: Of one sample.
+        input_shape: Of one prepared sample; of a raw one, too, for most kinds of preprocessing.
         classes: The names of the classes, whose numbers are their positions.
         preprocessing: What makes a network's input of a raw sample, not fitted yet; the model fits a copy of its own.
 

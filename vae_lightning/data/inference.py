@@ -193,7 +193,9 @@ class Tally:
             if self.words.dates():
                 return None, DATES
             if (share := self.words.text_share()) < TYPO:
-                for _ in source.apply(lambda batch, row: arrow.numbers(_only(batch), self.name, row), columns=[self.name]):
+                for _ in source.apply(
+                    lambda batch, row: arrow.numbers(_only(batch), self.name, row), columns=[self.name]
+                ):
                     pass  # it says where the text stands
             guess = guess or (MIXED if share < 1 else None)
         words = self.words.ordered()

@@ -22,16 +22,18 @@ class Split(Dataset):
     """Samples of one split. Index it with a tensor of B positions and it gives B samples at once.
 
     Args:
-        x: (N, *input_shape), raw: as stored.
+        x: (N, *raw_shape), raw: as stored.
         rows: (n,), which of the N samples are in this split. The samples themselves are not copied.
         label: (n,), for each row.
         target: (n,), for each row.
         row: (n,), where each stands in its source. None: ``rows``.
 
-    All of these are whole numbers of any type; in batches they are int64.
+    All but x are whole numbers of any type; in batches they are int64.
     """
 
-    def __init__(self, x: Tensor | Rows, rows: Tensor, label: Tensor, target: Tensor, row: Tensor | None = None) -> None:
+    def __init__(
+        self, x: Tensor | Rows, rows: Tensor, label: Tensor, target: Tensor, row: Tensor | None = None
+    ) -> None:
         self.x, self.rows, self.label, self.target = x, rows, label, target
         self.row = rows if row is None else row
 

@@ -17,7 +17,7 @@ class Part(NamedTuple):
     """One of the two parts in which a data set comes: its training part or its test part.
 
     Attributes:
-        x: (N, *input_shape), raw: what the data module's ``preprocessing`` takes.
+        x: (N, *raw_shape), raw: what the data module's ``preprocessing`` takes.
         target: Whole numbers (N,), the class of each sample. One that is no class is in no split.
         row: int64 (N,), where each sample stands in its source, ascending. None: 0 … N − 1.
     """

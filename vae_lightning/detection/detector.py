@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ..batch import even_batches
 from ..errors import UserError
-from ..frames import as_samples, is_samples
+from ..schema import Schema
 from . import card, conformal, storage
 from .graph import Graph, Scores
 from .modes import evaluating
+from .samples import Samples
 from .thresholds import Conformal, Threshold
 
 BATCH_SIZE = 1024  # samples at once; data modules evaluate with as many
@@ -30,8 +31,9 @@ class Detector:
     a share α of new normal samples raise an alarm on average; its docstring says what is guaranteed, and of what.
 
     Samples are given as a numpy array, a tensor, a DataFrame (pandas, polars, or anything else with
-    ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these.
-    Answers are tensors for a tensor, else numpy arrays.
+    ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these. One
+    trained on a table of mixed columns takes words and gaps, and dicts of columns, too; see its ``schema``. Answers are
+    tensors for a tensor, else numpy arrays.
 
     Args:
         model: A trained :class:`~vae_lightning.models.AnomalyModel`.
@@ -41,6 +43,7 @@ class Detector:
     def __init__(self, model: Any, batch_size: int = BATCH_SIZE) -> None:
         self.model, self.batch_size = model, batch_size
         self.graph = Graph(model)
+        self._schema: tuple[Any, Schema] | None = None
 
     # From a file and to it
 
@@ -58,7 +61,12 @@ class Detector:
             UserError: When the file is damaged, of another version, or names a class that is not known.
         """
         file = storage.find(path, which)
-        return cls(storage.restore(storage.read(file), trust, str(file)))
+        detector = cls(storage.restore(storage.read(file), trust, str(file)))
+        try:
+            detector.schema  # noqa: B018 (whether it is one)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+        return detector
 
     def save(self, path: str | Path) -> None:
         """Write model, scores and thresholds into one file, for :meth:`load`."""
@@ -91,6 +99,23 @@ class Detector:
         return self.model.trained_on.get("columns")
 
     @property
+    def schema(self) -> Schema | None:
+        """What the columns of the table are that it was trained on; None if that held numbers alone.
+
+        Raises:
+            UserError: When the file holds another one than its preprocessing was made for.
+        """
+        content = self.model.trained_on.get("schema")
+        if content is None:
+            return None
+        if self._schema is None or self._schema[0] is not content:
+            schema = Schema.from_json(content)
+            if [column.codes for column in schema] != getattr(self.model.preprocessing, "codes", None):
+                raise UserError("schema and preprocessing do not go together: train it again")
+            self._schema = content, schema
+        return self._schema[1]
+
+    @property
     def classes(self) -> list[str] | None:
         """What is normal to it."""
         return self.model.trained_on.get("normal")
@@ -118,16 +143,14 @@ class Detector:
 
     # From samples to decisions
 
-    @torch.no_grad()  # and no inference mode: what it gives can go on into any computation
     def __call__(self, x: Any) -> Scores:
-        """Scores, p-values and decisions of samples (N, *input_shape).
+        """Scores, p-values and decisions of samples (N, *raw_shape).
 
         Raises:
             UserError: When the detector is not calibrated, or samples have the wrong width, type or columns, or hold
-                NaN or infinity.
+                infinity, or NaN where it was not trained on a table that has gaps.
         """
-        self.check_calibrated()
-        found = list(self._through(self.graph, x))
+        found: list[Any] = list(self.stream(x))
         if not found:
             raise UserError("there are no samples: the iterable of batches is empty")
         score, p_value, anomaly = (torch.cat([part[i] for part in found]) for i in range(3))
@@ -136,6 +159,14 @@ class Detector:
             return Scores(score, p_value, anomaly, each)
         arrays = {name: column.numpy() for name, column in each.items()}
         return Scores(score.numpy(), p_value.numpy(), anomaly.numpy(), arrays)
+
+    def stream(self, x: Any) -> Iterator[Scores]:
+        """The same, tensors, a batch at a time: memory does not grow with the samples of an iterable of batches.
+
+        Categories that no training row had are counted over all of them, and warned of once, at the end.
+        """
+        self.check_calibrated()
+        return self._through(self.graph, x)
 
     def score(self, x: Any, name: str | None = None) -> Any:
         """float32 (N,): one score of each sample, the one that decides unless another is named."""
@@ -196,7 +227,7 @@ class Detector:
         """Fit the scores.
 
         Args:
-            train: Batches of raw training samples (B, *input_shape), to be gone through as often as needed.
+            train: Batches of raw training samples (B, *raw_shape), to be gone through as often as needed.
             val: Of raw normal validation samples.
         """
         self._check_prepared()
@@ -225,20 +256,14 @@ class Detector:
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
 
+    @torch.no_grad()  # and no inference mode: what it gives can go on into any computation
     def _through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
         """What ``function`` gives for each batch of raw samples, on the CPU."""
         self._check_prepared()
-        if not is_samples(x) and not isinstance(x, Iterable):
-            raise UserError(
-                f"{type(x).__name__} holds no samples: give an array, a tensor, a table, or batches of them"
-            )
-        row = 0
+        prepares = self.model.preprocessing
+        samples = Samples(x, prepares, prepares.raw_shape(self.model.input_shape), self.columns, self.schema)
         with evaluating(self.model):
-            for samples in [x] if is_samples(x) else x:
-                raw = as_samples(samples, self.columns)
-                self.model.preprocessing.check(raw, self.model.input_shape)
-                check_finite(raw, row, self.columns)
-                row += len(raw)
+            for raw in samples:
                 for batch in raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]:
                     yield _on_cpu(function(batch.to(self.device)))
 
@@ -255,15 +280,6 @@ class _Prepared:
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self.model.preprocessing(raw.to(self.model.device)) for raw in self.batches)
-
-
-def check_finite(raw: Tensor, first_row: int = 0, columns: Sequence[str] | None = None) -> None:
-    """Raise a UserError that names row and column if a raw sample (N, …) holds NaN or infinity."""
-    if raw.is_floating_point() and not raw.isfinite().all():
-        row, *place = (~raw.isfinite()).nonzero()[0].tolist()
-        column = columns[place[0]] if columns else ", ".join(map(str, place))
-        value = raw[(row, *place)].item()
-        raise UserError(f"row {first_row + row}, column {column} is {value}: fill it in, or leave the row out")
 
 
 def _on_cpu(found: Any) -> Any:

@@ -33,7 +33,7 @@ class AnomalyModel(Recorded, Steps):
     ``decode``, ``reconstruct`` as far as it has them, all of prepared samples.
 
     Args:
-        input_shape: Of one sample; the command line takes it from the data.
+        input_shape: Of one prepared sample; the command line takes it from the data.
         scores: What counts as strange; the first one decides. Copied.
         threshold: From scores of normal calibration samples to a decision. Copied, once for each score.
         preprocessing: From raw samples to what the network sees; None takes the data module's. Copied.
@@ -73,6 +73,9 @@ class AnomalyModel(Recorded, Steps):
     def detector(self) -> Detector:
         """Raw samples in, decisions out."""
         return Detector(self)
+
+    def prepare_for(self, preprocessing: Preprocessing) -> None:
+        """Told what prepares its samples, when it takes that from the data."""
 
     def check_scores(self) -> None:
         """Raise a UserError if the model lacks what a score needs."""
@@ -150,6 +153,7 @@ class AnomalyModel(Recorded, Steps):
         """
         if self.preprocessing is None:
             self.preprocessing = copy.deepcopy(data.preprocessing)
+            self.prepare_for(self.preprocessing)
         if not self.preprocessing.fitted:  # a checkpoint, which is loaded later than this, brings its own
             self.preprocessing.fit(_Raw(data.reference_dataloader()))
         if again or not self.trained_on:
