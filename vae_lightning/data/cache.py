@@ -70,18 +70,36 @@ class Rows:
 
 def key(*parts: Any) -> str:
     """What tells one content of the cache from all others."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    text = json.dumps(parts, sort_keys=True, default=lambda array: hashlib.sha256(array).hexdigest())
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def stored(path: Path, rows: int, columns: int, dtype: str, batches: Callable[[], Iterable[Tensor]]) -> Rows:
+def recall(path: Path) -> tuple[Any, dict[str, np.ndarray]] | None:
+    """What :func:`remember` has kept; None if there is nothing."""
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as found:
+        return json.loads(str(found["about"])), {name: found[name] for name in found.files if name != "about"}
+
+
+def remember(path: Path, about: Any, **arrays: np.ndarray | None) -> None:
+    """Keep primitives, and the arrays that there are, in a file that is never seen half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:  # a name without .npz would be given one
+        there: Any = {name: array for name, array in arrays.items() if array is not None}
+        np.savez(file, about=np.array(json.dumps(about)), **there)
+    os.replace(temporary, path)
+
+
+def stored(path: Path, shape: tuple[int, int], dtype: np.dtype, batches: Callable[[], Iterable[Tensor]]) -> Rows:
     """A table in a file, written unless it is there: by one process, whole or not at all.
 
     Args:
         path: Of the file, whose name stands for its content.
-        rows: How many there are.
-        columns: Of each.
+        shape: (N, D).
         dtype: float32 or float64.
-        batches: Gives the rows, (B, columns) at a time.
+        batches: Gives the rows, (B, D) at a time.
 
     Raises:
         UserError: When the disk is too small; when there are more or fewer rows.
@@ -90,10 +108,10 @@ def stored(path: Path, rows: int, columns: int, dtype: str, batches: Callable[[]
     if not path.exists():
         with lock(path.with_suffix(".lock"), wait=True):
             if not path.exists():  # nor has another process written it in the meantime
-                size = rows * columns * np.dtype(dtype).itemsize
-                print(f"note: {rows:,} rows take {_size(size)} on disk: {path}", file=sys.stderr)
+                size = shape[0] * shape[1] * dtype.itemsize
+                print(f"note: {shape[0]:,} encoded rows take {_size(size)} of disk: {path}", file=sys.stderr)
                 check_space(path.parent, size)
-                _write(path, (rows, columns), np.dtype(dtype), batches())
+                _write(path, shape, dtype, batches())
         path.with_suffix(".lock").unlink(missing_ok=True)
     return Rows(path)
 

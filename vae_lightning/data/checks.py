@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..detection.preprocessing import Preprocessing
 from ..errors import UserError
-from .cache import Rows
 
 if TYPE_CHECKING:
     from .base import AnomalyDataModule
@@ -89,7 +88,7 @@ def check_sources(data: AnomalyDataModule, sources: Sources) -> None:
 
 def _check_part(data: AnomalyDataModule, part: Part, which: str) -> None:
     # what lies in a file was checked before it was written
-    x = part.x[:1] if isinstance(part.x, Rows) else part.x
+    x = part.x if isinstance(part.x, Tensor) else part.x[:1]
     try:
         data.preprocessing.check(x, data.preprocessing.raw_shape(data.input_shape))
     except UserError as error:

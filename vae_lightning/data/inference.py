@@ -89,7 +89,10 @@ def infer(
     if names:
         for _ in source.apply(update, columns=names):
             pass
-    columns, gaps, guesses, coarse = [], [], dict[str, list[str]](), False
+    columns: list[Column] = []
+    gaps: list[int] = []
+    guesses: dict[str, list[str]] = {}
+    coarse = False
     for tally in tallies:
         column, guess = tally.decide(source, len(trained), max_levels)
         if guess:
@@ -193,19 +196,19 @@ class Tally:
             if self.words.dates():
                 return None, DATES
             if (share := self.words.text_share()) < TYPO:
-                for _ in source.apply(
-                    lambda batch, row: arrow.numbers(_only(batch), self.name, row), columns=[self.name]
-                ):
-                    pass  # it says where the text stands
+                self._refuse_text(source)
             guess = guess or (MIXED if share < 1 else None)
         words = self.words.ordered()
         column = Column(self.name, "categorical", tuple(words[:max_levels]), tuple(words[max_levels:][:RARE]))
         return column, guess or (CONSTANT if len(words) == 1 and not self.missing else None)
 
-
-def _only(batch: Any) -> Any:
-    (get,) = arrow.columns(batch).values()
-    return get()
+    def _refuse_text(self, source: Source) -> None:
+        """Raise a UserError that says where the text stands among the numbers."""
+        for _ in source.apply(
+            lambda batch, first_row: arrow.numbers(arrow.columns(batch)[self.name](), self.name, first_row),
+            columns=[self.name],
+        ):
+            pass
 
 
 class Words:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .. import arrow
 from ..errors import UserError
@@ -54,7 +57,7 @@ def read_marks(source: Source, label: str | None, time: str | None) -> Marks:
 
         rows = sum(source.apply(read, columns=columns or source.names[:1]))
     if not rows:
-        raise UserError(f"{source.name}: has a header and no rows" if source.names else f"{source.name}: is empty")
+        raise UserError(f"{source.name}: has columns, and no rows")
     return Marks(
         rows,
         np.concatenate(labels) if labels else None,
@@ -63,18 +66,52 @@ def read_marks(source: Source, label: str | None, time: str | None) -> Marks:
     )
 
 
-def normal_words(words: Sequence[str], chosen: Sequence[Any] | None, column: str, source: str) -> list[str]:
-    """Those of a label's values that are normal.
+class Classes(NamedTuple):
+    """The values of a label as classes.
+
+    Attributes:
+        names: Of the classes, the normal ones first.
+        normal: How many of them are normal.
+        train: int16 (N,), the class of each row of the training part.
+        test: The same of the test part; None without one of its own.
+    """
+
+    names: list[str]
+    normal: int
+    train: Tensor
+    test: Tensor | None
+
+
+def classes(train: Marks, test: Marks | None, column: str | None, chosen: Sequence[Any] | None, source: str) -> Classes:
+    """Classes of the rows of both parts; a part without labels is normal.
 
     Args:
-        words: All of them.
-        chosen: As the user names them; None: 0, false or normal.
-        column: Of the label.
-        source: What messages call the table.
+        train: The training part's.
+        test: The test part's, None without one of its own.
+        column: Of the label; None if there is none.
+        chosen: The values that are normal, as the user names them; None: 0, false or normal.
+        source: What messages call the training part.
 
     Raises:
-        UserError: When none is, or one that is named is not there.
+        UserError: When no value is normal, or one that is named is not there.
     """
+    words = list(dict.fromkeys([*train.words, *(test.words if test else [])]))
+    normal = _normal(words, chosen, column, source) if column is not None else ["normal"]
+    names = [*normal, *(word for word in words if word not in normal)]
+    own, other = _classes(train, names), None if test is None else _classes(test, names)
+    if not (own < len(normal)).any():
+        raise UserError(f"{source}: no row is normal: column {column!r} holds {_listed(train.words)}")
+    return Classes(names, len(normal), own, other)
+
+
+def _classes(marks: Marks, names: list[str]) -> Tensor:
+    if marks.label is None:
+        return torch.zeros(marks.rows, dtype=torch.int16)
+    places = np.array([names.index(word) for word in marks.words], np.int16)
+    return torch.from_numpy(places[marks.label])
+
+
+def _normal(words: Sequence[str], chosen: Sequence[Any] | None, column: str, source: str) -> list[str]:
     there = f"column {column!r} holds {_listed(words)}"
     if chosen is None:
         found = [word for word in words if word.lower() in NORMAL_WORDS]
@@ -105,10 +142,8 @@ def _times(array: Any, name: str, first_row: int) -> np.ndarray:
     """Dates as seconds since 1970, numbers as they are."""
     pa = arrow.pyarrow()
     if pa.types.is_string(array.type):
-        try:
+        with contextlib.suppress(pa.ArrowInvalid):  # numbers perhaps
             array = array.cast(pa.timestamp("us"))
-        except pa.ArrowInvalid:
-            pass  # numbers perhaps; the message below says that neither is there
     try:
         found = arrow.numbers(array, name, first_row)
     except UserError as error:

@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..batch import Batch, even_batches
 from ..errors import UserError
-from .cache import Rows
 
 GATHERED = 2**18  # numbers that are gathered at once: what stays in a processor's cache
 FROM_FILE = 2**22  # the same out of a file: the more rows at once, the closer together they lie
@@ -22,7 +21,7 @@ class Split(Dataset):
     """Samples of one split. Index it with a tensor of B positions and it gives B samples at once.
 
     Args:
-        x: (N, *raw_shape), raw: as stored.
+        x: (N, *raw_shape), raw: as stored; a tensor, or :class:`Rows` of a file.
         rows: (n,), which of the N samples are in this split. The samples themselves are not copied.
         label: (n,), for each row.
         target: (n,), for each row.
@@ -31,9 +30,7 @@ class Split(Dataset):
     All but x are whole numbers of any type; in batches they are int64.
     """
 
-    def __init__(
-        self, x: Tensor | Rows, rows: Tensor, label: Tensor, target: Tensor, row: Tensor | None = None
-    ) -> None:
+    def __init__(self, x: Tensor, rows: Tensor, label: Tensor, target: Tensor, row: Tensor | None = None) -> None:
         self.x, self.rows, self.label, self.target = x, rows, label, target
         self.row = rows if row is None else row
 
@@ -169,7 +166,7 @@ class Loader:
         if not plan or not isinstance(self.split, Split):  # a chain orders each batch by its parts
             yield from map(self.split.__getitem__, plan)
             return
-        most = FROM_FILE if isinstance(self.split.x, Rows) else GATHERED
+        most = GATHERED if isinstance(self.split.x, Tensor) else FROM_FILE
         at_once = max(1, most // max(1, len(plan[0]) * self.split.x[0].numel()))
         for i in range(0, len(plan), at_once):
             some = plan[i : i + at_once]

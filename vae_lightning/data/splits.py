@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..batch import ANOMALY, NORMAL
 from ..errors import UserError
-from .cache import Rows
 from .loader import Chain, Split, binarized
 
 
@@ -17,12 +16,12 @@ class Part(NamedTuple):
     """One of the two parts in which a data set comes: its training part or its test part.
 
     Attributes:
-        x: (N, *raw_shape), raw: what the data module's ``preprocessing`` takes.
+        x: (N, *raw_shape), raw: what the data module's ``preprocessing`` takes; a tensor, or :class:`Rows` of a file.
         target: Whole numbers (N,), the class of each sample. One that is no class is in no split.
         row: int64 (N,), where each sample stands in its source, ascending. None: 0 … N − 1.
     """
 
-    x: Tensor | Rows
+    x: Tensor
     target: Tensor
     row: Tensor | None = None
 
