@@ -33,7 +33,7 @@ MAY = {
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
     "models": BOTTOM | {"scores", "detection"},
-    "data": BOTTOM | {"detection.columns", "detection.preprocessing"},
+    "data": BOTTOM | {"detection.columns", "detection.preprocessing", "detection.statistics"},
     "training": BOTTOM | {"scores", "detection", "models", "data"},
     "deployment": BOTTOM | {"detection", "data"},
     "estimators": BOTTOM | {"scores", "detection", "models", "data", "training"},

@@ -11,6 +11,7 @@ from .corrupted import Corrupted
 from .loader import Loader
 from .splits import Part
 from .synthetic import SyntheticMixture
+from .table import Table
 from .vision import MNIST, Digits, FashionMNIST
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "Loader",
     "Part",
     "SyntheticMixture",
+    "Table",
 ]
