@@ -98,8 +98,8 @@ def manifest_of(detector: Detector) -> Manifest:
     return Manifest(
         model=card.facts(detector)["model"],
         dtype=dtype,
-        shape=tuple(model.input_shape),
-        missing=False,
+        shape=tuple(model.preprocessing.raw_shape(model.input_shape)),
+        missing=model.preprocessing.takes_missing,
         schema=schema,
         scores=tuple(detector.names),
         rule=threshold.describe(),
@@ -115,10 +115,9 @@ def manifest_of(detector: Detector) -> Manifest:
 
 def _input(detector: Detector) -> tuple[Schema | None, str]:
     """The columns of raw samples, if they have names, and their type."""
-    given, columns = detector.model.trained_on.get("schema"), detector.columns
-    if given is not None:
-        schema = Schema.from_json(given)
-        return schema, schema.dtype
+    columns = detector.columns
+    if detector.schema is not None:
+        return detector.schema, detector.schema.dtype
     known = detector.model.preprocessing.dtypes
     # the widest of what it takes: any number that the detector takes is the same number in there
     dtype = torch.float64 if torch.float64 in known else known[0]
