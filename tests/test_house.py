@@ -37,11 +37,12 @@ MAY = {
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
     "models": BOTTOM | {"scores", "detection"},
-    "data": BOTTOM | {"detection.columns", "detection.preprocessing"},
+    "data": BOTTOM | {"detection.columns", "detection.preprocessing", "detection.statistics"},
     "training": BOTTOM | {"scores", "detection", "models", "data"},
+    "deployment": BOTTOM | {"detection", "data"},
     "estimators": BOTTOM | {"scores", "detection", "models", "data", "training"},
     "studies": BOTTOM | {"scores", "detection", "models", "data", "training", "estimators"},
-    "commands": BOTTOM | {"scores", "detection", "models", "data", "training", "estimators", "studies"},
+    "commands": BOTTOM | {"scores", "detection", "models", "data", "training", "deployment", "estimators", "studies"},
 }
 ENTRANCES = {"__init__", "__main__"}  # of the whole package
 VAGUE = {"common", "helper", "helpers", "misc", "tools", "util", "utils"}

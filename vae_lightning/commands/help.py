@@ -12,6 +12,7 @@ COMMANDS = {  # the Trainer's
 STUDIES = {  # each with a parser of its own
     "benchmark": "train a configuration for each class and seed, and put its scores beside older methods",
     "compare": "put finished runs side by side: a table, ROC curves, training curves",
+    "export": "a checkpoint as one ONNX or pt2 file, compared with itself",
     "sweep": "many runs over a grid or a search space, that survive any interruption",
 }
 

@@ -23,6 +23,7 @@ from .samples import Samples
 from .thresholds import Conformal, Threshold
 
 BATCH_SIZE = 1024  # samples at once; data modules evaluate with as many
+CANARY_ROWS, CANARY_BYTES = 64, 2**20  # raw calibration samples that a checkpoint keeps at most
 
 
 class Detector:
@@ -256,7 +257,7 @@ class Detector:
     @torch.inference_mode(False)
     @torch.no_grad()
     def calibrate(self, normal: Any) -> None:
-        """Fit the thresholds.
+        """Fit the thresholds. A few of the samples are kept as they are, to check an exported file with.
 
         Args:
             normal: Normal samples that neither weights nor scores have seen, as for scoring.
@@ -267,7 +268,9 @@ class Detector:
         for name, score in self.model.scores.items():
             if not score.fitted:
                 raise UserError(f"{name} has not been fitted yet: fit the scores first, on training samples")
-        found = list(self._through(self.graph.scores, normal))
+        canary = _Canary()
+        found = list(self._through(lambda raw: self.graph.scores(canary.see(raw)), normal))
+        self.model.canary = canary.rows
         for name, threshold in self.model.thresholds.items():
             try:
                 threshold.fit(torch.cat([part[name] for part in found]) if found else torch.empty(0))
@@ -290,6 +293,20 @@ class Detector:
     def _check_prepared(self) -> None:
         if self.model.preprocessing is None:
             raise UserError("the model has no preprocessing yet: give it one, or train it")
+
+
+class _Canary:
+    """Keeps the first of the raw samples that go by."""
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+
+    def see(self, raw: Tensor) -> Tensor:
+        """The samples themselves."""
+        kept = raw[:0].cpu() if self.rows is None else self.rows
+        room = min(CANARY_ROWS, max(4, CANARY_BYTES // max(1, raw[:1].nbytes)))
+        self.rows = torch.cat([kept, raw[: max(0, room - len(kept))].cpu()])
+        return raw
 
 
 class _Prepared:
