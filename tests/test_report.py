@@ -24,7 +24,7 @@ from vae_lightning.studies.report.content import Content, gather
 from vae_lightning.studies.report.page import render
 
 EVIL = "<script>alert('x')</script>"
-VOID = {"meta", "link", "img", "br", "hr", "use", "path", "rect", "stop"}
+VOID = {"col", "meta", "link", "img", "br", "hr", "use", "path", "rect", "stop"}
 
 
 class Page(HTMLParser):

@@ -13,6 +13,7 @@ STUDIES = {  # each with a parser of its own
     "benchmark": "train a configuration for each class and seed, and put its scores beside older methods",
     "compare": "put finished runs side by side: a table, ROC curves, training curves",
     "diagnose": "what ails a finished run: codes, KL, decoder, training, scores, in one table",
+    "export": "a checkpoint as one ONNX or pt2 file, compared with itself",
     "report": "a finished run as one HTML file: curves, figures, samples with their reasons, the self-check",
     "sweep": "many runs over a grid or a search space, that survive any interruption",
 }
@@ -106,3 +107,13 @@ def page(args: list[str]) -> str | None:
         more = MORE.get(command, "")
         return EVALUATE.format(program=PROGRAM, command=command, what=WHAT[command], more=more, rest=REST)
     return None
+
+
+def reference() -> str:
+    """All pages as Markdown: docs/reference/commands.md."""
+    parts = [f"## {name}\n\n```text\n{page([name, '--help'])}```\n" for name in COMMANDS]
+    return "\n".join(["# Commands\n", f"```text\n{page(['--help'])}```\n", *parts])
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

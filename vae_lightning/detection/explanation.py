@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..schema import Schema
 from ..scores.contributions import Contributions
 from ..scores.sharing import sharing
 from .modes import evaluating
@@ -30,18 +31,17 @@ class Reason(NamedTuple):
         contribution: What it adds to the score, in the score's units.
         p_value: The share of normal rows in which this very column adds as much, the row itself among them. NaN where
             the detector holds no rows.
-        value, expected: In the raw sample, and in its reconstruction.
-        low, high: Where 95 % of normal rows lie.
+        value, expected: In the raw sample, and in its reconstruction: a number, a category's level, ``missing``.
+        usual: Where 95 % of normal rows lie; of a category, how many of them have this value.
         without: What the score would be if the column were as expected; NaN where that was not computed.
     """
 
     column: str
     contribution: float
     p_value: float
-    value: float
-    expected: float
-    low: float
-    high: float
+    value: float | str
+    expected: float | str
+    usual: str
     without: float
 
 
@@ -53,6 +53,7 @@ class Explanation:
 
     Attributes:
         columns: Names of the columns; None for images.
+        schema: What the columns are, None if they are numbers.
         method: ``exact sum`` where the score is a sum of what its columns add. ``integrated gradients`` elsewhere: then
             contributions tell the sample from an ordinary one, whose score is ``base``.
         score: float32 (N,).
@@ -64,12 +65,13 @@ class Explanation:
         excess: float32 (N, *shape), how far a contribution is above the median of its column's in normal rows, in units
             of the distance from there to their 95th percentile. What columns are ordered by.
         value, expected: (N, *shape), raw.
-        low, high: (*shape), where 95 % of normal rows lie.
+        rows: (n, *shape), the raw normal rows that are compared with; None without them.
         ceiling: What is a lot for one pixel: one in a thousand of normal rows adds more, its channels together.
         without: float32 (N, D), the score if one column were as expected; NaN for those that were not tried.
     """
 
     columns: list[str] | None
+    schema: Schema | None
     method: str
     score: np.ndarray
     contributions: np.ndarray
@@ -80,8 +82,7 @@ class Explanation:
     excess: np.ndarray
     value: np.ndarray
     expected: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    rows: np.ndarray | None
     ceiling: float
     without: np.ndarray
 
@@ -94,14 +95,37 @@ class Explanation:
 
     def reasons(self, row: int, k: int = 5) -> list[Reason]:
         """The k columns or pixels that make this sample strange, the worst first."""
-        parts = (self.contributions, self.p_value, self.value, self.expected)
         found = []
-        for place in self.order(k)[row]:
-            contribution, p_value, value, expected = (float(part[row].flat[place]) for part in parts)
-            low, high = float(self.low.flat[place]), float(self.high.flat[place])
+        for place in map(int, self.order(k)[row]):
+            contribution, p_value = (float(part[row].flat[place]) for part in (self.contributions, self.p_value))
+            value, expected = (self._told(place, float(part[row].flat[place])) for part in (self.value, self.expected))
             without = float(self.without[row, place]) if self.without.size else float("nan")
-            found.append(Reason(self.name(int(place)), contribution, p_value, value, expected, low, high, without))
+            usual = self._usual(place, value)
+            found.append(Reason(self.name(place), contribution, p_value, value, expected, usual, without))
         return found
+
+    def _told(self, place: int, value: float) -> float | str:
+        """A raw value in words, where it is no number."""
+        column = self.schema.columns[place] if self.schema else None
+        if value != value:
+            return "missing"
+        if column is None or column.kind == "numeric":
+            return value
+        others = [*column.levels, "(another level)", "(unknown)"]
+        return others[min(int(value), len(others) - 1)]
+
+    def _usual(self, place: int, value: float | str) -> str:
+        """What is usual for a column or pixel in normal rows."""
+        if self.rows is None:
+            return "–"
+        rows = self.rows.reshape(len(self.rows), -1)[:, place].astype(float)
+        if isinstance(value, str):
+            share = np.mean([self._told(place, other) == value for other in rows.tolist()])
+            return f"{100 * share:.3g} % have it"
+        if np.isnan(rows).all():
+            return "always missing"
+        low, high = np.nanquantile(rows, NORMAL_RANGE)
+        return f"{shown(low)} to {shown(high)}"
 
     def name(self, place: int) -> str:
         """What to call a column or pixel."""
@@ -128,21 +152,24 @@ class Explanation:
         """A table for the eye of why this sample is strange."""
         lines = [["", "adds", "p-value", "value", "expected", "normal range", "score if as expected"]]
         for r in self.reasons(row, k):
-            numbers = (_shown(number) for number in (r.contribution, r.p_value, r.value, r.expected))
-            lines.append([r.column, *numbers, f"{_shown(r.low)} to {_shown(r.high)}", _shown(r.without)])
+            numbers = (shown(number) for number in (r.contribution, r.p_value, r.value, r.expected))
+            lines.append([r.column, *numbers, r.usual, shown(r.without)])
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = [
             "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
         ]
         sums = {"columns": self.contributions[row].sum(), "latent": self.latent[row].sum(), "base": self.base[row]}
-        told = ", ".join(f"{name} {_shown(float(value))}" for name, value in sums.items())
-        return "\n".join([f"score {_shown(float(self.score[row]))} ({self.method}): {told}", *table])
+        told = ", ".join(f"{name} {shown(float(value))}" for name, value in sums.items())
+        return "\n".join([f"score {shown(float(self.score[row]))} ({self.method}): {told}", *table])
 
     def __repr__(self) -> str:
         return "\n\n".join(self.text(row) for row in range(min(len(self), 3)))
 
 
-def _shown(number: float) -> str:
+def shown(number: float | str) -> str:
+    """A number for the eye; words as they are."""
+    if isinstance(number, str):
+        return number
     return "–" if number != number else f"{number:.4g}"
 
 
@@ -160,7 +187,7 @@ class Explainer:
         if name is not None and name not in detector.names:
             raise UserError(f"there is no score {name}: the detector has {', '.join(detector.names)}")
         self.detector, self.name, self.tries = detector, name or detector.names[0], tries
-        self.rows = detector.model.reference.raw
+        self.rows = detector.model.canary
         self.normal, self.ceiling = self._normal()
 
     @torch.no_grad()
@@ -170,9 +197,9 @@ class Explainer:
             raise UserError("there are no samples: the iterable of batches is empty")
         columns = {key: np.concatenate([part[key].numpy() for part in found]) for key in found[0]}
         exact = bool(columns.pop("exact").all())
-        low, high = self._range(columns["value"])
-        names = self.detector.columns if columns["value"].ndim == 2 else None
-        return Explanation(names, SUM if exact else GRADIENTS, low=low, high=high, ceiling=self.ceiling, **columns)
+        names, schema = (self.detector.columns, self.detector.schema) if columns["value"].ndim == 2 else (None, None)
+        rows = None if self.rows is None else self.rows.cpu().numpy()
+        return Explanation(names, schema, SUM if exact else GRADIENTS, rows=rows, ceiling=self.ceiling, **columns)
 
     def _parts(self, raw: Tensor) -> dict[str, Tensor]:
         """What a batch of raw samples gives by itself."""
@@ -221,14 +248,6 @@ class Explainer:
         found = torch.cat([part["contributions"] for part in self.detector.through(self._parts, rows)])
         heat = found.sum(1) if found.ndim == 4 else found
         return found.movedim(0, -1).sort(-1).values.contiguous(), float(np.quantile(heat.numpy(), 0.999))
-
-    def _range(self, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where 95 % of the normal rows' values lie: 2 × (*shape)."""
-        if self.rows is None:
-            unknown = np.full(value.shape[1:], np.nan, dtype=np.float32)
-            return unknown, unknown
-        low, high = np.nanquantile(self.rows.cpu().double().numpy(), NORMAL_RANGE, axis=0)
-        return low, high
 
 
 def p_values(normal: Tensor, contributions: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def run_folder(checkpoint: Path) -> Path | None:
 def check(path: Path, content: dict[str, Any], model: nn.Module) -> None:
     """Raise a UserError if the checkpoint is another model's, or of another shape."""
     # other scores and thresholds than the checkpoint's are fitted anew, and preprocessing comes with the data
-    own = "scores.", "thresholds.", "preprocessing.", "reference."
+    own = "scores.", "thresholds.", "preprocessing."
     saved, wanted = (
         {key: value for key, value in state.items() if not key.startswith(own)}
         for state in (content["state_dict"], model.state_dict())

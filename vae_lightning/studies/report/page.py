@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...detection.explanation import shown
 from ...errors import UserError
 from .content import Content
 
@@ -25,15 +26,11 @@ def render(content: Content) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"number": _number, "label": _label}
+    environment.filters |= {"number": shown, "label": _label}
     environment.globals["zip"] = zip
     # of figures.py alone, which matplotlib has escaped
     pictures = {name: markupsafe.Markup(picture) for name, picture in content.pictures.items()}
     return environment.from_string(TEMPLATE.read_text()).render(**{**vars(content), "pictures": pictures})
-
-
-def _number(value: Any) -> str:
-    return "–" if value is None or value != value else f"{value:.4g}"
 
 
 def _label(row: Any) -> str:
