@@ -9,7 +9,16 @@ from pathlib import Path
 import vae_lightning
 
 PACKAGE = Path(vae_lightning.__file__).parent
-BOTTOM = {"batch", "colours", "errors", "files", "fitted", "frames", "recipe"}  # modules that everything may stand on
+BOTTOM = {
+    "batch",
+    "colours",
+    "errors",
+    "files",
+    "fitted",
+    "frames",
+    "levels",
+    "recipe",
+}  # modules that everything may stand on
 
 # What each part may import of the others; every one may import itself and the bottom.
 MAY = {
@@ -18,14 +27,16 @@ MAY = {
     "fitted": {"recipe"},
     "frames": {"errors"},
     "files": {"errors"},
+    "levels": {"errors"},
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
     "models": BOTTOM | {"scores", "detection"},
     "data": BOTTOM | {"detection.preprocessing"},
     "training": BOTTOM | {"scores", "detection", "models", "data"},
+    "deployment": BOTTOM | {"scores", "detection", "models", "data"},
     "estimators": BOTTOM | {"scores", "detection", "models", "data", "training"},
-    "studies": BOTTOM | {"scores", "detection", "models", "data", "training", "estimators"},
-    "commands": BOTTOM | {"scores", "detection", "models", "data", "training", "estimators", "studies"},
+    "studies": BOTTOM | {"scores", "detection", "models", "data", "deployment", "training", "estimators"},
+    "commands": BOTTOM | {"scores", "detection", "models", "data", "deployment", "training", "estimators", "studies"},
 }
 ENTRANCES = {"__init__", "__main__"}  # of the whole package
 VAGUE = {"common", "helper", "helpers", "misc", "tools", "util", "utils"}
