@@ -10,6 +10,7 @@ import vae_lightning
 
 PACKAGE = Path(vae_lightning.__file__).parent
 BOTTOM = {
+    "arrow",
     "batch",
     "colours",
     "errors",
@@ -18,6 +19,7 @@ BOTTOM = {
     "frames",
     "levels",
     "recipe",
+    "schema",
 }  # modules that everything may stand on
 
 # What each part may import of the others; every one may import itself and the bottom.
@@ -25,7 +27,9 @@ MAY = {
     **{name: set() for name in BOTTOM},
     "recipe": {"errors"},
     "fitted": {"recipe"},
+    "arrow": {"errors"},
     "frames": {"errors"},
+    "schema": {"arrow", "errors", "frames"},
     "files": {"errors"},
     "levels": {"errors"},
     "scores": BOTTOM,
