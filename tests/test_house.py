@@ -9,18 +9,21 @@ from pathlib import Path
 import vae_lightning
 
 PACKAGE = Path(vae_lightning.__file__).parent
+# modules that everything may stand on
 BOTTOM = {
     "arrow",
     "batch",
     "colours",
+    "decoding",
     "errors",
     "files",
     "fitted",
     "frames",
+    "imagefiles",
     "levels",
     "recipe",
     "schema",
-}  # modules that everything may stand on
+}
 
 # What each part may import of the others; every one may import itself and the bottom.
 MAY = {
@@ -32,6 +35,8 @@ MAY = {
     "schema": {"arrow", "errors", "frames"},
     "files": {"errors"},
     "levels": {"errors"},
+    "decoding": {"errors"},
+    "imagefiles": {"decoding", "errors"},
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
     "models": BOTTOM | {"scores", "detection"},
