@@ -40,7 +40,7 @@ MAY = {
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
     "models": BOTTOM | {"scores", "detection"},
-    "data": BOTTOM | {"detection.preprocessing"},
+    "data": BOTTOM | {"detection.columns", "detection.preprocessing"},
     "training": BOTTOM | {"scores", "detection", "models", "data"},
     "deployment": BOTTOM | {"scores", "detection", "models", "data"},
     "estimators": BOTTOM | {"scores", "detection", "models", "data", "training"},

@@ -14,6 +14,7 @@ from ..training import runs
 from ..training.quiet import be_quiet
 from .messages import check_files
 from .parser import CLI
+from .shipped import with_shipped
 from .source import with_checkpoint
 
 
@@ -24,7 +25,7 @@ def main(args: list[str] | None = None) -> int:
     args = [arg for arg in args if arg != "--verbose"]
     be_quiet()
     try:
-        return _run(args)
+        return _run(with_shipped(args))
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other, once it has cleaned up
         if isinstance(stop, SystemExit) and stop.code != 1:
             raise

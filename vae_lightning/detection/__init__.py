@@ -4,6 +4,7 @@ Stands on ``scores``; knows no training and no data module. A model is anything 
 ``thresholds``.
 """
 
+from .columns import Columns
 from .conformal import benjamini_hochberg
 from .detector import Detector
 from .graph import Scores
@@ -11,6 +12,7 @@ from .preprocessing import Images, Preprocessing, Standardize, Unchanged
 from .thresholds import Conformal, LeakingPercentile, Percentile, Threshold
 
 __all__ = [
+    "Columns",
     "Conformal",
     "Detector",
     "Images",
