@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..studies import benchmark, compare
 from ..training import runs
 from ..training.quiet import be_quiet
+from . import predict
 from .messages import check_files
 from .parser import CLI
 from .shipped import with_shipped
@@ -54,6 +55,8 @@ def _run(args: list[str]) -> int:
         from ..studies import sweep  # needs Optuna, an extra
 
         return sweep.main(rest, CLI, be_quiet)
+    if predict.reads_files(args):
+        return predict.main(rest)
     check_files(args)
     with with_checkpoint(args) as resolved:
         CLI(resolved)

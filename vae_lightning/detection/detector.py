@@ -184,20 +184,20 @@ class Detector:
             anomaly = conformal.benjamini_hochberg(torch.from_numpy(p), fdr).numpy()
         else:
             return np.asarray(answer.anomaly)
-        if not anomaly.any():
-            self.warn_if_unreachable(len(p), alpha, fdr)
+        if not anomaly.any() and (reason := self.unreachable(len(p), alpha, fdr)):
+            warnings.warn(reason, stacklevel=3)
         return anomaly
 
-    def warn_if_unreachable(self, m: int, alpha: float | None = None, fdr: float | None = None) -> None:
-        """Warn if not even a lone anomaly among m samples could be found at this level."""
+    def unreachable(self, m: int, alpha: float | None = None, fdr: float | None = None) -> str | None:
+        """Why not even a lone anomaly among m samples could be found at a level, where that is so."""
         if alpha is not None:
             what, needed = f"alpha = {alpha}", conformal.needed(alpha)
         elif fdr is not None:
             what, needed = f"fdr = {fdr} with {m} samples", conformal.needed_for_fdr(m, fdr)
         else:
-            return
-        if (n := self.threshold.samples) < needed:
-            warnings.warn(f"{what}: a single alarm needs {needed} calibration samples, there are {n}", stacklevel=4)
+            what, needed = "", 0
+        n = self.threshold.samples
+        return f"{what}: a single alarm needs {needed} calibration samples, there are {n}" if n < needed else None
 
     def check_calibrated(self) -> None:
         """Raise a UserError if there are no thresholds that belong to the weights: it refuses to score."""
