@@ -50,6 +50,7 @@ class Columns(Preprocessing):
         knots, knots_low: float32 (numbers, 129), ascending, standardised; their sum are the quantiles, +∞ where values
             are tied and fewer do.
         heights, slopes: float32 (numbers, 130), of the line that ends at a knot.
+        shares: float32 (gaps + codes): how often each gap and code is there, (count + ½) / (rows + 1), never 0 or 1.
 
     Raises:
         UserError: When a column has one code, or there is none of the gaps' number.
@@ -71,6 +72,7 @@ class Columns(Preprocessing):
     knots_low: Tensor
     heights: Tensor
     slopes: Tensor
+    shares: Tensor
 
     def __init__(self, codes: list[int], gaps: list[int] = [], transform: Transform = "none") -> None:  # noqa: B006
         super().__init__()
@@ -88,7 +90,7 @@ class Columns(Preprocessing):
         self._places("code_columns", [i for i in self.categories for _ in range(codes[i])])
         codes_there = torch.tensor([float(code) for i in self.categories for code in range(codes[i])])
         self.register_buffer("code_values", codes_there, persistent=False)
-        for name in ("mean", "mean_low", "std", "fill", "scale", "knots", "knots_low", "heights", "slopes"):
+        for name in ("mean", "mean_low", "std", "fill", "scale", "knots", "knots_low", "heights", "slopes", "shares"):
             self.register_buffer(name, torch.empty(0))
 
     def _places(self, name: str, columns: Sequence[int]) -> None:
@@ -117,7 +119,7 @@ class Columns(Preprocessing):
 
     @property
     def fitted(self) -> bool:
-        return not self.numbers or self.mean.numel() > 0
+        return len(self.shares) > 0 or (self.width == len(self.numbers) == self.mean.numel())
 
     # What is learnt
 
@@ -128,14 +130,17 @@ class Columns(Preprocessing):
         Raises:
             UserError: Without any row, or for a column that float32 cannot hold (infinity among them).
         """
-        moments, sample = Moments(), Sample()
+        moments, sample, counts = Moments(), Sample(), torch.zeros(self.width - len(self.numbers), dtype=torch.int64)
         for raw in batches:
             self.check(raw, [len(self.codes)])
-            numbers = as_double(raw)[:, self.number_columns.cpu()].cpu()
+            raw = raw.to(self.number_columns.device)
+            numbers = as_double(raw[:, self.number_columns]).cpu()
             moments.update(numbers)
             sample.update(numbers)
+            counts += torch.cat([part.sum(0) for part in self._ones(raw)]).cpu()
         if not moments.rows:
             raise UserError("Columns: there are no rows to fit on")
+        self._set(shares=(counts + 0.5) / (moments.rows + 1))
         if not self.numbers:
             return
         values = [sample.column(i) for i in range(len(self.numbers))]
@@ -175,9 +180,11 @@ class Columns(Preprocessing):
         if not self.fitted:
             raise UserError("Columns is not fitted: fit it on normal training rows, or load a state_dict")
         self.check(raw, [len(self.codes)])
-        missing = raw[:, self.gap_columns].isnan().float()
-        one_hot = (raw[:, self.code_columns] == self.code_values).float()
-        return torch.cat([self._prepared(raw[:, self.number_columns]), missing, one_hot], 1)
+        return torch.cat([self._prepared(raw[:, self.number_columns]), *(part.float() for part in self._ones(raw))], 1)
+
+    def _ones(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Which columns' values are missing, and which codes are there: bool (B, gaps), (B, codes)."""
+        return raw[:, self.gap_columns].isnan(), raw[:, self.code_columns] == self.code_values
 
     def _prepared(self, numbers: Tensor) -> Tensor:
         if not self.numbers:
