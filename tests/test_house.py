@@ -9,8 +9,7 @@ from pathlib import Path
 import vae_lightning
 
 PACKAGE = Path(vae_lightning.__file__).parent
-# modules that everything may stand on
-BOTTOM = {
+BOTTOM = {  # modules that everything may stand on
     "arrow",
     "batch",
     "colours",
@@ -31,7 +30,7 @@ MAY = {
     "recipe": {"errors"},
     "fitted": {"recipe"},
     "arrow": {"errors"},
-    "frames": {"errors"},
+    "frames": {"arrow", "errors"},
     "schema": {"arrow", "errors", "frames"},
     "files": {"errors"},
     "levels": {"errors"},
@@ -40,9 +39,9 @@ MAY = {
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
     "models": BOTTOM | {"scores", "detection"},
-    "data": BOTTOM | {"detection.columns", "detection.preprocessing"},
+    "data": BOTTOM | {"detection.columns", "detection.preprocessing", "detection.statistics"},
     "training": BOTTOM | {"scores", "detection", "models", "data"},
-    "deployment": BOTTOM | {"scores", "detection", "models", "data"},
+    "deployment": BOTTOM | {"detection", "data"},
     "estimators": BOTTOM | {"scores", "detection", "models", "data", "training"},
     "studies": BOTTOM | {"scores", "detection", "models", "data", "deployment", "training", "estimators"},
     "commands": BOTTOM | {"scores", "detection", "models", "data", "deployment", "training", "estimators", "studies"},

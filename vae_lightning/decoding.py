@@ -40,7 +40,7 @@ class Decoder:
         UserError: For what cannot be meant.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, ...]
     channels: int
     resize: Resize = "stretch"
     interpolation: Interpolation = "bilinear"
@@ -49,7 +49,9 @@ class Decoder:
     def __post_init__(self) -> None:
         size = list(self.size) if isinstance(self.size, (list, tuple)) else []
         if len(size) != 2 or not all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in size):
-            raise UserError(f"size = {self.size} is not [height, width] in pixels, each from 1 to {LARGEST_SIDE}")
+            raise UserError(
+                f"size = {size or self.size} is not [height, width] in pixels, each from 1 to {LARGEST_SIDE}"
+            )
         object.__setattr__(self, "size", tuple(size))
         if self.channels not in (1, 3):
             raise UserError(f"channels = {self.channels}: give 1 for grey or 3 for colour")
@@ -77,7 +79,7 @@ class Decoder:
         return {**dataclasses.asdict(self), "size": list(self.size)}
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Of a decoded image, (channels, height, width)."""
         return (self.channels, *self.size)
 
@@ -110,7 +112,7 @@ class Decoder:
             return np.asarray(self._resized(image, "box")) >= 128
 
     def _resized(self, image: Image.Image, interpolation: Interpolation) -> Image.Image:
-        size, method = self.size[::-1], Image.Resampling[interpolation.upper()]
+        size, method = (self.size[1], self.size[0]), Image.Resampling[interpolation.upper()]
         if self.resize == "stretch":
             return image.resize(size, method)
         return (ImageOps.fit if self.resize == "crop" else ImageOps.pad)(image, size, method)

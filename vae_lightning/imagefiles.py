@@ -17,7 +17,7 @@ from functools import partial
 from itertools import islice
 from multiprocessing import current_process
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -43,6 +43,19 @@ def images_below(folder: str | Path) -> list[Path]:
     if not found:
         raise UserError(f"{folder}: holds no images: their names end in {', '.join(SUFFIXES)}")
     return found
+
+
+def paths_of(x: Any) -> list[Path] | None:
+    """The image files that x names: a file, a folder, or a list of files. None if it names none.
+
+    Raises:
+        UserError: For a folder without images.
+    """
+    if isinstance(x, (str, Path)):
+        return images_below(x) if Path(x).is_dir() else [Path(x)]
+    if isinstance(x, (list, tuple)) and x and all(isinstance(path, (str, Path)) for path in x):
+        return [Path(path) for path in x]
+    return None
 
 
 def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:

@@ -8,9 +8,11 @@ from ..batch import ANOMALY, NORMAL, Batch
 from .arrays import Arrays
 from .base import AnomalyDataModule
 from .corrupted import Corrupted
+from .folder import Images
 from .loader import Loader
 from .splits import Part
 from .synthetic import SyntheticMixture
+from .table import Table
 from .vision import MNIST, Digits, FashionMNIST
 
 __all__ = [
@@ -23,7 +25,9 @@ __all__ = [
     "Corrupted",
     "Digits",
     "FashionMNIST",
+    "Images",
     "Loader",
     "Part",
     "SyntheticMixture",
+    "Table",
 ]

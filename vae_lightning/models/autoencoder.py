@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..detection.preprocessing import Preprocessing
 from ..errors import UserError
 from ..scores.sharing import shared
 from .base import AnomalyModel
@@ -42,9 +43,13 @@ class Autoencoder(AnomalyModel):
         self.latent_dim = latent_dim
         self.likelihood = copy.deepcopy(likelihood) or MeanSquaredError()
         self.likelihood.build(self.input_shape)
+        self.likelihood.adopt(self.preprocessing)
         self.encoder = network.encoder(self.input_shape, self.posterior_parameters * latent_dim)
         self.decoder = network.decoder(latent_dim, self.likelihood.heads, self.input_shape)
         self.check_scores()  # again: only now is it known whether there are hidden layers
+
+    def prepare_for(self, preprocessing: Preprocessing) -> None:
+        self.likelihood.adopt(preprocessing)
 
     def objective(self, x: Tensor, beta: float) -> dict[str, Tensor]:
         nll = -self.likelihood.log_prob(self.decode(self.encode(x)), x)
@@ -67,4 +72,4 @@ class Autoencoder(AnomalyModel):
 
     @shared
     def reconstruct(self, x: Tensor) -> Tensor:
-        return self.likelihood.mean(self.decode(self.encode(x)))
+        return self.likelihood.reconstruction(self.decode(self.encode(x)), x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,13 +33,20 @@ class Likelihood(Recorded, nn.Module):
         """Told the shape of x once, for likelihoods with a parameter for each feature."""
         self.ndim = len(input_shape)
 
+    def adopt(self, preprocessing: Any) -> None:
+        """Told what prepares x, once that is known, for likelihoods to which features are not all alike."""
+
     @abstractmethod
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Log p(x | params) in nats, summed over features: (..., heads, *input_shape), (B, *input_shape) → (..., B)."""
 
     @abstractmethod
     def mean(self, params: Tensor) -> Tensor:
-        """The reconstruction E[x | params]: (..., *input_shape)."""
+        """The expectation E[x | params]: (..., *input_shape)."""
+
+    def reconstruction(self, params: Tensor, x: Tensor) -> Tensor:
+        """The mean, and x itself where x is missing: nothing is to be reconstructed there."""
+        return self.mean(params)
 
     def _head(self, params: Tensor, index: int = 0) -> Tensor:
         heads = -self.ndim - 1
