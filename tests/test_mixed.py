@@ -202,10 +202,8 @@ def test_every_parameter_of_a_model_has_a_gradient(kind: str) -> None:
         assert (parameter.grad != 0).any(), name
 
 
-@pytest.mark.parametrize("kind", ["Autoencoder", "VAE", "IWAE"])
-@pytest.mark.parametrize("likelihood", [Mixed(), Mixed(df=4.0, variance="predicted", gap_weight=0.0)], ids=["", "t"])
-def test_a_model_of_mixed_columns_is_exported_from_raw_rows(kind: str, likelihood: Mixed) -> None:
-    made = model(kind, likelihood).eval()
+def test_a_model_of_mixed_columns_is_exported_from_raw_rows() -> None:
+    made = model("Autoencoder", Mixed(df=4.0, variance="predicted", gap_weight=0.0)).eval()
     with pytest.warns(UserWarning, match="nothing raises an alarm"):
         made.detector.calibrate(rows(10, 1))
     made.detector.calibrate(rows(200, 1))

@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..imagefiles import batches, paths_of
 from ..schema import Schema
 from . import card, conformal, storage
-from .graph import Graph, Scores, as_numpy, joined
+from .graph import Graph, Scores
 from .modes import evaluating
 from .samples import Samples
 from .thresholds import Conformal, Threshold
@@ -170,23 +170,32 @@ class Detector:
             UserError: When the detector is not calibrated, or samples have the wrong width, type or columns, or hold
                 infinity, or NaN where it was not trained on a table that has gaps; for a file that is no image.
         """
-        found: list[Any] = list(self.stream(x))
+        self.check_calibrated()
+        found = list(self._through(self.graph, x))
         if not found:
             raise UserError("there are no samples: the iterable of batches is empty")
-        answer = joined(found)
-        return answer if isinstance(x, Tensor) else as_numpy(answer)
+        whole = _joined(found)
+        return whole if isinstance(x, Tensor) else _as_numpy(whole)
 
-    def stream(self, x: Any) -> Iterator[Scores]:
-        """The same, tensors, a batch at a time: memory does not grow with the samples of an iterable of batches.
+    @torch.no_grad()
+    def stream(self, batches: Iterable[Any]) -> Iterator[Scores]:
+        """Scores, p-values and decisions of each of many batches in turn, in memory that does not grow with them.
 
         Categories that no training row had are counted over all of them, and warned of once, at the end.
+
+        Args:
+            batches: Each of them samples, as for a call; rows in messages are counted over all of them.
+
+        Raises:
+            UserError: As a call does.
         """
         self.check_calibrated()
-        return self._through(self.graph, x)
+        for found in self._through(self.graph, batches):
+            yield _as_numpy(found)
 
     @torch.no_grad()
     def run(self, raw: Any) -> Scores:
-        """The same, arrays, of what ``Schema.encode`` or a ``Decoder`` gave: its numbers are not checked again.
+        """The same of what ``Schema.encode`` or a ``Decoder`` gave: its numbers are not checked again.
 
         Args:
             raw: A tensor or array (N, *raw_shape).
@@ -195,7 +204,7 @@ class Detector:
         raw = torch.as_tensor(raw)
         self.model.preprocessing.check(raw, self.model.preprocessing.raw_shape(self.model.input_shape))
         with evaluating(self.model):
-            return as_numpy(joined(list(self._parts(self.graph, raw))))
+            return _as_numpy(self._of(self.graph, raw))
 
     def score(self, x: Any, name: str | None = None) -> Any:
         """float32 (N,): one score of each sample, the one that decides unless another is named."""
@@ -288,13 +297,13 @@ class Detector:
         self.model.canary = canary.rows
         for name, threshold in self.model.thresholds.items():
             try:
-                threshold.fit(torch.cat([part[name] for part in found]) if found else torch.empty(0))
+                threshold.fit(_joined(found)[name] if found else torch.empty(0))
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
 
     @torch.no_grad()  # and no inference mode: what it gives can go on into any computation
     def _through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
-        """What ``function`` gives for each batch of raw samples, on the CPU."""
+        """What ``function`` gives for all of x, or for each of an iterable of batches, on the CPU."""
         self._check_prepared()
         if (paths := paths_of(x)) is not None:
             x = (images for _, images in batches(paths, self.decoder, self.batch_size))
@@ -302,11 +311,11 @@ class Detector:
         samples = Samples(x, prepares, prepares.raw_shape(self.model.input_shape), self.columns, self.schema)
         with evaluating(self.model):
             for raw in samples:
-                yield from self._parts(function, raw)
+                yield self._of(function, raw)
 
-    def _parts(self, function: Callable[[Tensor], Any], raw: Tensor) -> Iterator[Any]:
-        for batch in raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]:
-            yield _on_cpu(function(batch.to(self.device)))
+    def _of(self, function: Callable[[Tensor], Any], raw: Tensor) -> Any:
+        parts = raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]
+        return _joined([_on_cpu(function(part.to(self.device))) for part in parts])
 
     def _check_prepared(self) -> None:
         if self.model.preprocessing is None:
@@ -341,3 +350,16 @@ def _on_cpu(found: Any) -> Any:
     if isinstance(found, dict):
         return {name: tensor.cpu() for name, tensor in found.items()}
     return Scores(found.score.cpu(), found.p_value.cpu(), found.anomaly.cpu(), _on_cpu(found.each))
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Scores, or tensors by name, of consecutive samples as one."""
+    if isinstance(parts[0], dict):
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    score, p_value, anomaly = (torch.cat(column) for column in zip(*(part[:3] for part in parts), strict=True))
+    return Scores(score, p_value, anomaly, _joined([part.each for part in parts]))
+
+
+def _as_numpy(found: Scores) -> Scores:
+    each = {name: column.numpy() for name, column in found.each.items()}
+    return Scores(found.score.numpy(), found.p_value.numpy(), found.anomaly.numpy(), each)

@@ -30,19 +30,6 @@ class Scores(NamedTuple):
     each: dict[str, Any]
 
 
-def joined(parts: list[Scores]) -> Scores:
-    """Of consecutive samples, tensors, as one."""
-    score, p_value, anomaly = (torch.cat(column) for column in zip(*(part[:3] for part in parts), strict=True))
-    each = {name: torch.cat([part.each[name] for part in parts]) for name in parts[0].each}
-    return Scores(score, p_value, anomaly, each)
-
-
-def as_numpy(found: Scores) -> Scores:
-    """Arrays in place of tensors."""
-    each = {name: column.numpy() for name, column in found.each.items()}
-    return Scores(found.score.numpy(), found.p_value.numpy(), found.anomaly.numpy(), each)
-
-
 class Graph(nn.Module):
     """A model's way from raw samples to :class:`Scores` as a module: what ``torch.export`` is given.
 
