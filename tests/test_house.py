@@ -41,7 +41,7 @@ MAY = {
     "models": BOTTOM | {"scores", "detection"},
     "data": BOTTOM | {"detection.columns", "detection.preprocessing", "detection.statistics"},
     "training": BOTTOM | {"scores", "detection", "models", "data"},
-    "deployment": BOTTOM | {"scores", "detection", "models", "data"},
+    "deployment": BOTTOM | {"detection", "data"},
     "estimators": BOTTOM | {"scores", "detection", "models", "data", "training"},
     "studies": BOTTOM | {"scores", "detection", "models", "data", "deployment", "training", "estimators"},
     "commands": BOTTOM | {"scores", "detection", "models", "data", "deployment", "training", "estimators", "studies"},

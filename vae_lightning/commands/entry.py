@@ -50,6 +50,11 @@ def _run_with_torch(command: list[str], rest: list[str]) -> int:
         from . import export
 
         return export.main(rest)
+    if command == ["predict"]:
+        from . import predict_files
+
+        if predict_files.asked_for(rest):
+            return predict_files.main(rest)
     if command == ["compare"]:
         from ..studies import compare
 
@@ -67,11 +72,6 @@ def _run_with_torch(command: list[str], rest: list[str]) -> int:
         from ..studies import sweep  # needs Optuna, an extra
 
         return sweep.main(rest, CLI, be_quiet)
-    if command == ["predict"]:
-        from . import predict
-
-        if predict.reads_files([*command, *rest]):
-            return predict.main(rest)
     check_files(rest)
     with with_checkpoint([*command, *rest]) as resolved:
         CLI(resolved)

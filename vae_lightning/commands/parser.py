@@ -93,8 +93,6 @@ class CLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "predict":
             parser.add_argument("--fdr", type=float | None, default=None, help=predict.FDR)
-            for name, how in predict.OF_FILES.items():  # dispatched in main; here --help lists them
-                parser.add_argument(name, **how)
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -194,7 +192,7 @@ class CLI(LightningCLI):
         evaluate.after(self)
 
     def before_predict(self) -> None:
-        predict.before(self)
+        evaluate.before(self)
 
     def after_predict(self) -> None:
         predict.after(self)

@@ -58,22 +58,13 @@ def with_checkpoint(args: list[str]) -> Iterator[list[str]]:
 
 def _find(given: str, rest: list[str], config: str | None) -> Path:
     """The file that ``--ckpt_path`` means."""
-    experiment = _option(rest, "--experiment")
-    if experiment is None and config and Path(config).is_file() and given in ("last", "best"):
-        experiment = read_yaml(Path(config), "configuration").get("experiment") or Path(config).stem
-    return find_checkpoint(given, _option(rest, "--runs") or "lightning_logs", experiment)
-
-
-def find_checkpoint(given: str, runs: str, experiment: str | None) -> Path:
-    """The file that ``--ckpt_path`` means: itself, or ``last`` or ``best`` of the newest run.
-
-    Raises:
-        UserError: When there is none.
-    """
     if given not in ("last", "best"):
         return storage.find(given)
+    experiment = _option(rest, "--experiment")
+    if experiment is None and config and Path(config).is_file():
+        experiment = read_yaml(Path(config), "configuration").get("experiment") or Path(config).stem
     try:
-        return storage.newest(given, Path(runs), experiment)
+        return storage.newest(given, Path(_option(rest, "--runs") or "lightning_logs"), experiment)
     except UserError as error:
         raise UserError(f"--ckpt_path {error}") from error
 

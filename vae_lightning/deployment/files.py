@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,18 +59,15 @@ def predict_file(
     check_output(output)
     detector.check_calibrated()
     given = _opened(detector, source, output, append_columns, key)
-    made = score_input(given, _scorer(detector), detector.names, output, alpha, fdr, progress)
+
+    def run(raw: Any) -> Answer:
+        found = detector.run(raw)
+        return {**found.each, "p_value": found.p_value, "anomaly": found.anomaly}
+
+    made = score_input(given, run, detector.names, output, alpha, fdr, progress)
     if not made.anomalies and (reason := detector.unreachable(made.rows, alpha, fdr)):
         made.notes.append(reason)
     return made
-
-
-def _scorer(detector: Detector) -> Any:
-    def score(batches: Iterator[Any]) -> Iterator[Answer]:
-        for found in detector.stream(batches):
-            yield {**found.each, "p_value": found.p_value, "anomaly": found.anomaly}
-
-    return score
 
 
 def _opened(detector: Detector, source: Path, output: Path, append_columns: bool, key: str | None) -> Input:

@@ -100,8 +100,8 @@ class TableInput:
         return ahead(self.source.apply(self._block, ROWS, self._columns))
 
     def _block(self, batch: Any, first_row: int) -> Block:
-        found = self.schema.encode(batch, first_row)
-        if not self.missing and len(gaps := np.argwhere(np.isnan(np.asarray(found.x)))):
+        found = self.schema.encode_array(batch, first_row)
+        if not self.missing and len(gaps := np.argwhere(np.isnan(found.x))):
             row, column = gaps[0].tolist()
             raise UserError(
                 f"row {first_row + row}, column {self.schema.names[column]!r} is missing, and the detector was trained "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ class Summary(NamedTuple):
 
 def score_input(
     given: Input,
-    score: Callable[[Iterator[Any]], Iterable[Answer]],
+    run: Callable[[Any], Answer],
     scores: list[str],
     output: Path,
     alpha: float | None = None,
@@ -48,8 +48,7 @@ def score_input(
 
     Args:
         given: The samples.
-        score: Given batches of raw samples, gives for each of them in turn each score, ``p_value`` (float32) and
-            ``anomaly`` (bool), by name.
+        run: Given raw samples, gives by name each score, ``p_value`` (float32) and ``anomaly`` (bool).
         scores: Their names.
         output: See :func:`~vae_lightning.deployment.writers.writing`.
         alpha: Alarm where p ≤ alpha, in place of the threshold.
@@ -68,7 +67,7 @@ def score_input(
     schema = pa.schema([first, *(pa.field(name, pa.float32(), False) for name in scores), *decided, *rest])
     if twice := sorted(name for name, count in Counter(schema.names).items() if count > 1):
         raise UserError(f"column {twice[0]!r} is the input's and the output's: rename it, or do not append columns")
-    batches = shown(_scored(given, score, schema), given.rows, progress)
+    batches = shown(_scored(given, run, schema), given.rows, progress)
     with contextlib.ExitStack() as stack:
         if alpha is not None:
             batches = _decided(batches, alpha)
@@ -78,17 +77,12 @@ def score_input(
     return Summary(rows, anomalies, given.notes())
 
 
-def _scored(given: Input, score: Callable[[Iterator[Any]], Iterable[Answer]], schema: Any) -> Iterator[Any]:
+def _scored(given: Input, run: Callable[[Any], Answer], schema: Any) -> Iterator[Any]:
     """Record batches of the output, with the threshold's decisions."""
-    pa, kept = pyarrow(), deque[list[Any]]()
-
-    def samples() -> Iterator[Any]:
-        for block in given.blocks():
-            kept.append(block.kept)
-            yield block.samples
-
-    for answer in score(samples()):
-        first, *rest = kept.popleft()
+    pa = pyarrow()
+    for block in given.blocks():
+        answer = run(block.samples)
+        first, *rest = block.kept
         names = schema.names[1 : len(schema) - len(rest)]
         columns = [first, *(pa.array(answer[name]) for name in names), *rest]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -193,6 +193,19 @@ class Detector:
         for found in self._through(self.graph, batches):
             yield _as_numpy(found)
 
+    @torch.no_grad()
+    def run(self, raw: Any) -> Scores:
+        """The same of what ``Schema.encode`` or a ``Decoder`` gave: its numbers are not checked again.
+
+        Args:
+            raw: A tensor or array (N, *raw_shape).
+        """
+        self.check_calibrated()
+        raw = torch.as_tensor(raw)
+        self.model.preprocessing.check(raw, self.model.preprocessing.raw_shape(self.model.input_shape))
+        with evaluating(self.model):
+            return _as_numpy(self._of(self.graph, raw))
+
     def score(self, x: Any, name: str | None = None) -> Any:
         """float32 (N,): one score of each sample, the one that decides unless another is named."""
         if name is not None and name not in self.names:
@@ -298,8 +311,11 @@ class Detector:
         samples = Samples(x, prepares, prepares.raw_shape(self.model.input_shape), self.columns, self.schema)
         with evaluating(self.model):
             for raw in samples:
-                parts = raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]
-                yield _joined([_on_cpu(function(part.to(self.device))) for part in parts])
+                yield self._of(function, raw)
+
+    def _of(self, function: Callable[[Tensor], Any], raw: Tensor) -> Any:
+        parts = raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]
+        return _joined([_on_cpu(function(part.to(self.device))) for part in parts])
 
     def _check_prepared(self) -> None:
         if self.model.preprocessing is None:
