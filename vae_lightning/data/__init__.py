@@ -5,6 +5,7 @@ trainer, and of ``detection`` nothing but ``preprocessing``.
 """
 
 from ..batch import ANOMALY, NORMAL, Batch
+from .adbench import ADBench
 from .arrays import Arrays
 from .base import AnomalyDataModule
 from .corrupted import Corrupted
@@ -17,6 +18,7 @@ __all__ = [
     "ANOMALY",
     "MNIST",
     "NORMAL",
+    "ADBench",
     "AnomalyDataModule",
     "Arrays",
     "Batch",
