@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ..data import ADBench
 from ..errors import UserError
 from ..files import write_csv, write_whole
-from ..training import runs
-from ..training.callbacks.metrics import SCORES
 from . import table_baselines, tasks
 from .markdown import markdown_table
 from .ranks import alike, average_ranks, critical_difference, friedman
 
 HEAD = ["data", "method", "seed", "auroc", "average_precision", "seconds"]
-OURS = "vae_lightning"
+IN_MEMORY = ["--trainer.enable_checkpointing=false", "--pictures.every_n_epochs=1000000"]
+FIGURES = "figures.json"
+OURS = "vae_lightning"  # the score that decides; the others go by their names
 
 
 def asked_for(data: list[str] | None) -> bool:
@@ -58,21 +60,23 @@ class Entry:
     @property
     def file(self) -> Path:
         """Written last, and whole."""
-        return self.folder / ("figures.json" if self.method else runs.RESULTS)
+        return self.folder / FIGURES
 
     def __str__(self) -> str:
         return f"{self.path.stem} {self.method or OURS} seed {self.seed}"
 
     def do(self, cli: Any) -> str:
+        """Seconds, too short for a checkpoint to save any: what was interrupted starts anew."""
         if self.method:
-            found = table_baselines.figures(self.method, ADBench(str(self.path), seed=self.seed), self.seed)
-            write_whole(self.file, json.dumps(found, indent=2))
-            return f"AUROC {found['auroc']:.4f} in {found['seconds']:.1f} s"
-        place = {"runs": str(self.folder.parent.parent), "experiment": self.folder.parent.name}
-        seeds = {"seed_everything": self.seed, "data.init_args.seed": self.seed}
-        tasks.fit(cli, [*self.arguments, *tasks.options({**seeds, **place})], self.folder)
-        content = json.loads(self.file.read_text())
-        return f"test/auroc {content['metrics']['test/auroc']:.4f} in {content['seconds']:.1f} s"
+            found = {
+                self.method: table_baselines.figures(self.method, ADBench(str(self.path), seed=self.seed), self.seed)
+            }
+        else:
+            seeds = {"seed_everything": self.seed, "data.init_args.seed": self.seed}
+            found = trained(tasks.build(cli, [*self.arguments, *tasks.options(seeds)]))
+        write_whole(self.file, json.dumps(found, indent=2))
+        first = next(iter(found.values()))
+        return f"AUROC {first['auroc']:.4f} in {first['seconds']:.1f} s"
 
     def interrupted(self) -> None:
         """It goes on from its checkpoint when it is asked for again."""
@@ -90,8 +94,9 @@ def entries(cli: Any, given: argparse.Namespace, overrides: dict[str, Any], fold
     lines = {}
     for path in paths:
         table = ["--data=ADBench", f"--data.init_args.path={path}"]
-        lines[path] = ["fit", "--config", str(given.config), *table, *tasks.options(overrides)]
-        tasks.build(cli, lines[path])
+        lines[path] = ["fit", "--config", str(given.config), *table, *IN_MEMORY, *tasks.options(overrides)]
+        ADBench(str(path))
+    tasks.build(cli, lines[paths[0]])
     methods = [None, *([] if given.no_baselines else table_baselines.METHODS)]
     return [
         Entry(folder, path, method, seed, lines[path])
@@ -101,27 +106,34 @@ def entries(cli: Any, given: argparse.Namespace, overrides: dict[str, Any], fold
     ]
 
 
+def trained(built: Any) -> dict[str, dict[str, float]]:
+    """Train a command line's model; the figures of each score on the test split, the one that decides first.
+
+    Seconds are those of training, of fitting the scores, and of scoring the test split.
+    """
+    model, data, start = built.model, built.datamodule, time.perf_counter()
+    built.trainer.fit(model, datamodule=data)
+    if built.trainer.interrupted:
+        raise KeyboardInterrupt
+    batches = list(data.test_dataloader())
+    found, labels = model.detector(batch.x for batch in batches), torch.cat([batch.label for batch in batches]).numpy()
+    seconds = time.perf_counter() - start
+    figures = {}
+    for i, (name, scores) in enumerate(found.each.items()):
+        values = np.asarray(scores, np.float64)
+        auroc, precision = float(roc_auc_score(labels, values)), float(average_precision_score(labels, values))
+        figures[name if i else OURS] = {"auroc": auroc, "average_precision": precision, "seconds": seconds}
+    return figures
+
+
 def rows(folder: Path) -> list[list[Any]]:
     """All that a benchmark's folder holds, a list a method, table and seed, in the order of ``HEAD``."""
     found: list[list[Any]] = []
-    for path in folder.glob("*/*/seed_*/figures.json"):
-        content = json.loads(path.read_text())
-        method = path.parts[-3].replace("_", " ")
-        found.append([path.parts[-4], method, _seed(path), *(content[key] for key in HEAD[3:])])
-    for path in folder.glob(f"*/{OURS}/seed_*/{runs.RESULTS}"):
-        content = json.loads(path.read_text())
-        with np.load(path.parent / SCORES) as scores:
-            names = [name for name in scores.files if name != "labels"]
-            precision = {name: float(average_precision_score(scores["labels"], scores[name])) for name in names}
-        for i, name in enumerate(names):  # the first one decides; the others are told by their names
-            auroc = content["metrics"].get(f"test/auroc/{name}", content["metrics"]["test/auroc"])
-            method = name if i else OURS
-            found.append([path.parts[-4], method, _seed(path), auroc, precision[name], content["seconds"]])
+    for path in folder.glob(f"*/*/seed_*/{FIGURES}"):
+        table, seed = path.parts[-4], int(path.parts[-2].removeprefix("seed_"))
+        for method, figures in json.loads(path.read_text()).items():
+            found.append([table, method, seed, *(figures[key] for key in HEAD[3:])])
     return sorted(found, key=lambda row: row[:3])
-
-
-def _seed(path: Path) -> int:
-    return int(path.parts[-2].removeprefix("seed_"))
 
 
 def report(folder: Path) -> list[str]:
