@@ -8,13 +8,18 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .errors import UserError
 
+SPELLED = re.compile(
+    r"(?P<whole>-?\d+)\.0+|(?P<truth>True|TRUE|False|FALSE)|"
+    r"(?P<day>\d{4}-\d\d-\d\d)[ T](?P<time>\d\d:\d\d:\d\d)(?P<fraction>\.\d+)?(?P<zone>Z|[+-]\d\d:?\d\d)?"
+)
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -66,6 +71,18 @@ def columns(table: Any) -> dict[str, Callable[[], Any]]:
     return {label: (lambda i=i: at(i)) for i, label in enumerate(labels)}  # type: ignore[misc]
 
 
+def aligned(columns: Iterable[Callable[[], Any]]) -> list[Any]:
+    """The columns themselves.
+
+    Raises:
+        UserError: When they are of unequal length.
+    """
+    arrays = [column() for column in columns]
+    if len({len(array) for array in arrays}) > 1:
+        raise UserError("the table's columns are of unequal length: give each row every column")
+    return arrays
+
+
 def _read(table: Any) -> Any:
     pa = pyarrow()
     try:
@@ -108,10 +125,8 @@ def numbers(array: Any, name: str, first_row: int = 0) -> np.ndarray:
         UserError: When a value is text that is no number, or of a type that holds none.
     """
     pa = pyarrow()
+    array = _plain(array)
     types, kind = pa.types, array.type
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-        array = array.cast(kind)
     scale = 1.0
     if types.is_date32(kind):
         array = array.cast(pa.timestamp("s")).cast(pa.int64())
@@ -119,7 +134,7 @@ def numbers(array: Any, name: str, first_row: int = 0) -> np.ndarray:
         array, scale = array.cast(pa.int64()), 1e3
     elif types.is_timestamp(kind) or types.is_duration(kind) or types.is_time(kind):
         array, scale = array.cast(pa.int32() if types.is_time32(kind) else pa.int64()), PER_SECOND[kind.unit]
-    elif _is_text(kind):
+    elif types.is_string(kind):
         array = _parsed(array, name, first_row)
     elif not (types.is_null(kind) or types.is_boolean(kind) or _is_number(kind)):
         raise UserError(f"column {name!r} holds {kind}, not numbers: leave it out")
@@ -133,23 +148,22 @@ def texts(array: Any, name: str) -> Any:
     """The values of a ChunkedArray as canonical text, a ChunkedArray of strings, null where one is missing.
 
     The same value is the same text however it is stored: 3 and 3.0 are ``3``, true is ``true``, a day is
-    ``2026-01-31`` as a date and as its midnight. Text is as it is.
+    ``2026-01-31`` as a date and as its midnight. Text is as it is, unless it spells one of these: ``3.0``, ``True``,
+    ``2026-01-31 00:00:00``.
 
     Raises:
         UserError: For lists, structs, bytes, and whatever else is no single value.
     """
     pa = pyarrow()
+    array = _plain(array)
     types, kind = pa.types, array.type
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-        array = array.cast(kind)
-    if types.is_null(kind) or types.is_boolean(kind) or types.is_integer(kind) or _is_text(kind):
+    if types.is_null(kind) or types.is_boolean(kind) or types.is_integer(kind):
         return array.cast(pa.string())
-    if not (_is_number(kind) or types.is_temporal(kind)):
+    if not (_is_number(kind) or types.is_temporal(kind) or types.is_string(kind)):
         raise UserError(f"column {name!r} holds {kind}, not single values: leave it out")
-    if types.is_temporal(kind):  # as its own text: Python has no nanoseconds
+    if types.is_temporal(kind) or types.is_string(kind):  # as its own text: Python has no nanoseconds
         array = array.cast(pa.string())
-        spell: Callable[[Any], str | None] = _day
+        spell: Callable[[Any], str | None] = _spelled
     else:
         spell = (lambda value: _number(np.float32(value))) if kind == pa.float32() else _number
     encoded = array.dictionary_encode().unify_dictionaries()
@@ -160,9 +174,15 @@ def texts(array: Any, name: str) -> Any:
     return pa.chunked_array(chunks, pa.string())
 
 
-def _is_text(kind: Any) -> bool:
-    types = pyarrow().types
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+def _plain(array: Any) -> Any:
+    """The values themselves, without a dictionary; text of any layout as strings."""
+    pa = pyarrow()
+    types, kind = pa.types, array.type
+    if types.is_dictionary(kind):  # by hand: not every layout can be decoded
+        words = [_plain(pa.chunked_array([chunk.dictionary])).combine_chunks() for chunk in array.chunks]
+        found = [word.take(chunk.indices) for word, chunk in zip(words, array.chunks, strict=True)]
+        return pa.chunked_array(found) if found else _plain(pa.chunked_array([], kind.value_type))
+    return array.cast(pa.string()) if types.is_large_string(kind) or types.is_string_view(kind) else array
 
 
 def _is_number(kind: Any) -> bool:
@@ -172,7 +192,6 @@ def _is_number(kind: Any) -> bool:
 
 def _parsed(array: Any, name: str, first_row: int) -> Any:
     pa = pyarrow()
-    array = array.cast(pa.string())
     try:
         return array.cast(pa.float64())
     except pa.ArrowInvalid:
@@ -195,16 +214,18 @@ def _number(value: Any) -> str | None:
     return format(value.normalize(), "f") if isinstance(value, decimal.Decimal) else str(value)
 
 
-def _day(value: str | None) -> str | None:
-    """Arrow's text of a date or time in ISO's form: a T between, no zeros at the end of a fraction, no midnight."""
-    if value is None:
-        return None
-    if "." in value:
-        start, _, fraction = value.partition(".")
-        zone = "Z" if fraction.endswith("Z") else ""
-        fraction = fraction.removesuffix("Z").rstrip("0")
-        value = f"{start}.{fraction}{zone}" if fraction else start + zone
-    return value.replace(" ", "T").removesuffix("T00:00:00")
+def _spelled(value: str | None) -> str | None:
+    """Text with what it may spell in its canonical form: whole numbers, truth, dates and times as ISO has them."""
+    if value is None or not (match := SPELLED.fullmatch(value)):
+        return value
+    if match["whole"]:
+        return match["whole"].removeprefix("-") if match["whole"] == "-0" else match["whole"]
+    if match["truth"]:
+        return value.lower()
+    time, fraction, zone = match["time"], (match["fraction"] or "").rstrip("0").rstrip("."), match["zone"] or ""
+    if time == "00:00:00" and not fraction and not zone:
+        return match["day"]
+    return f"{match['day']}T{time}{fraction}{zone}"
 
 
 def _text(value: Any, name: str) -> str | None:
@@ -213,7 +234,7 @@ def _text(value: Any, name: str) -> str | None:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return None
     if isinstance(value, str):
-        return value
+        return _spelled(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
@@ -221,5 +242,5 @@ def _text(value: Any, name: str) -> str | None:
     if isinstance(value, (float, decimal.Decimal)):
         return _number(value) if math.isfinite(value) or value != value else str(value)
     if isinstance(value, (datetime.date, datetime.time)):
-        return _day(str(value))
+        return _spelled(str(value))
     raise UserError(f"column {name!r} holds {type(value).__name__}, not single values: leave it out")

@@ -1,11 +1,12 @@
-"""Files: read with a plain word on what is wrong, written whole or not at all."""
+"""Files: read with a plain word on what is wrong, written whole or not at all, by one process at a time."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +45,28 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)
     os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def lock(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Hold a file's lock, which the system releases with the process; False if another process has it."""
+    with path.open("w") as file:
+        yield _acquire(file.fileno(), wait)
+
+
+def free(path: Path) -> bool:
+    """Whether no process has the lock."""
+    if not path.exists():
+        return True
+    with path.open() as file:
+        return _acquire(file.fileno(), wait=False)
+
+
+def _acquire(handle: int, wait: bool) -> bool:
+    import fcntl  # not on every system, and not in every command
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True

@@ -9,9 +9,11 @@ from .adbench import ADBench
 from .arrays import Arrays
 from .base import AnomalyDataModule
 from .corrupted import Corrupted
+from .folder import Images
 from .loader import Loader
 from .splits import Part
 from .synthetic import SyntheticMixture
+from .table import Table
 from .vision import MNIST, Digits, FashionMNIST
 
 __all__ = [
@@ -25,7 +27,9 @@ __all__ = [
     "Corrupted",
     "Digits",
     "FashionMNIST",
+    "Images",
     "Loader",
     "Part",
     "SyntheticMixture",
+    "Table",
 ]

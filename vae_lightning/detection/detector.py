@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 
 from ..batch import even_batches
+from ..decoding import Decoder
 from ..errors import UserError
-from ..frames import as_samples, is_samples
+from ..imagefiles import batches, paths_of
+from ..schema import Schema
 from . import card, conformal, storage
 from .graph import Graph, Scores
 from .modes import evaluating
+from .samples import Samples
 from .thresholds import Conformal, Threshold
 
 BATCH_SIZE = 1024  # samples at once; data modules evaluate with as many
+CANARY_ROWS, CANARY_BYTES = 64, 2**20  # raw calibration samples that a checkpoint keeps at most
 
 
 class Detector:
@@ -30,8 +34,10 @@ class Detector:
     a share α of new normal samples raise an alarm on average; its docstring says what is guaranteed, and of what.
 
     Samples are given as a numpy array, a tensor, a DataFrame (pandas, polars, or anything else with
-    ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these.
-    Answers are tensors for a tensor, else numpy arrays.
+    ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these. One
+    trained on a table of mixed columns takes words and gaps, and dicts of columns, too; see its ``schema``. One trained
+    on image files takes the path of one, a list of paths, or a folder, whose images come in the order of
+    :func:`~vae_lightning.imagefiles.images_below`. Answers are tensors for a tensor, else numpy arrays.
 
     Args:
         model: A trained :class:`~vae_lightning.models.AnomalyModel`.
@@ -41,6 +47,7 @@ class Detector:
     def __init__(self, model: Any, batch_size: int = BATCH_SIZE) -> None:
         self.model, self.batch_size = model, batch_size
         self.graph = Graph(model)
+        self._schema: tuple[Any, Schema] | None = None
 
     # From a file and to it
 
@@ -58,7 +65,12 @@ class Detector:
             UserError: When the file is damaged, of another version, or names a class that is not known.
         """
         file = storage.find(path, which)
-        return cls(storage.restore(storage.read(file), trust, str(file)))
+        detector = cls(storage.restore(storage.read(file), trust, str(file)))
+        try:
+            detector.schema  # noqa: B018 (whether it is one)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+        return detector
 
     def save(self, path: str | Path) -> None:
         """Write model, scores and thresholds into one file, for :meth:`load`."""
@@ -91,9 +103,41 @@ class Detector:
         return self.model.trained_on.get("columns")
 
     @property
+    def schema(self) -> Schema | None:
+        """What the columns of the table are that it was trained on; None if that held numbers alone.
+
+        Raises:
+            UserError: When the file holds another one than its preprocessing was made for.
+        """
+        content = self.model.trained_on.get("schema")
+        if content is None:
+            return None
+        if self._schema is None or self._schema[0] is not content:
+            schema = Schema.from_json(content)
+            if [column.codes for column in schema] != getattr(self.model.preprocessing, "codes", None):
+                raise UserError("schema and preprocessing do not go together: train it again")
+            self._schema = content, schema
+        return self._schema[1]
+
+    @property
     def classes(self) -> list[str] | None:
         """What is normal to it."""
         return self.model.trained_on.get("normal")
+
+    @property
+    def decoder(self) -> Decoder:
+        """How it reads image files.
+
+        Raises:
+            UserError: When it was not trained on any.
+        """
+        about = self.model.trained_on
+        if about.get("images") is None:
+            raise UserError(
+                f"the detector reads no image files: it was trained on {about.get('data', 'samples')}, which does not "
+                "say how: give it samples, or train with the data module Images"
+            )
+        return Decoder.of(about["images"])
 
     @property
     def calibrated(self) -> bool:
@@ -118,16 +162,14 @@ class Detector:
 
     # From samples to decisions
 
-    @torch.no_grad()  # and no inference mode: what it gives can go on into any computation
     def __call__(self, x: Any) -> Scores:
-        """Scores, p-values and decisions of samples (N, *input_shape).
+        """Scores, p-values and decisions of samples (N, *raw_shape).
 
         Raises:
             UserError: When the detector is not calibrated, or samples have the wrong width, type or columns, or hold
-                NaN or infinity.
+                infinity, or NaN where it was not trained on a table that has gaps; for a file that is no image.
         """
-        self.check_calibrated()
-        found = list(self._through(self.graph, x))
+        found: list[Any] = list(self.stream(x))
         if not found:
             raise UserError("there are no samples: the iterable of batches is empty")
         score, p_value, anomaly = (torch.cat([part[i] for part in found]) for i in range(3))
@@ -136,6 +178,14 @@ class Detector:
             return Scores(score, p_value, anomaly, each)
         arrays = {name: column.numpy() for name, column in each.items()}
         return Scores(score.numpy(), p_value.numpy(), anomaly.numpy(), arrays)
+
+    def stream(self, x: Any) -> Iterator[Scores]:
+        """The same, tensors, a batch at a time: memory does not grow with the samples of an iterable of batches.
+
+        Categories that no training row had are counted over all of them, and warned of once, at the end.
+        """
+        self.check_calibrated()
+        return self._through(self.graph, x)
 
     def score(self, x: Any, name: str | None = None) -> Any:
         """float32 (N,): one score of each sample, the one that decides unless another is named."""
@@ -196,7 +246,7 @@ class Detector:
         """Fit the scores.
 
         Args:
-            train: Batches of raw training samples (B, *input_shape), to be gone through as often as needed.
+            train: Batches of raw training samples (B, *raw_shape), to be gone through as often as needed.
             val: Of raw normal validation samples.
         """
         self._check_prepared()
@@ -207,7 +257,7 @@ class Detector:
     @torch.inference_mode(False)
     @torch.no_grad()
     def calibrate(self, normal: Any) -> None:
-        """Fit the thresholds.
+        """Fit the thresholds. A few of the samples are kept as they are, to check an exported file with.
 
         Args:
             normal: Normal samples that neither weights nor scores have seen, as for scoring.
@@ -218,33 +268,45 @@ class Detector:
         for name, score in self.model.scores.items():
             if not score.fitted:
                 raise UserError(f"{name} has not been fitted yet: fit the scores first, on training samples")
-        found = list(self._through(self.graph.scores, normal))
+        canary = _Canary()
+        found = list(self._through(lambda raw: self.graph.scores(canary.see(raw)), normal))
+        self.model.canary = canary.rows
         for name, threshold in self.model.thresholds.items():
             try:
                 threshold.fit(torch.cat([part[name] for part in found]) if found else torch.empty(0))
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
 
+    @torch.no_grad()  # and no inference mode: what it gives can go on into any computation
     def _through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
         """What ``function`` gives for each batch of raw samples, on the CPU."""
         self._check_prepared()
-        if not is_samples(x) and not isinstance(x, Iterable):
-            raise UserError(
-                f"{type(x).__name__} holds no samples: give an array, a tensor, a table, or batches of them"
-            )
-        row = 0
+        if (paths := paths_of(x)) is not None:
+            x = (images for _, images in batches(paths, self.decoder, self.batch_size))
+        prepares = self.model.preprocessing
+        samples = Samples(x, prepares, prepares.raw_shape(self.model.input_shape), self.columns, self.schema)
         with evaluating(self.model):
-            for samples in [x] if is_samples(x) else x:
-                raw = as_samples(samples, self.columns)
-                self.model.preprocessing.check(raw, self.model.input_shape)
-                check_finite(raw, row, self.columns)
-                row += len(raw)
+            for raw in samples:
                 for batch in raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]:
                     yield _on_cpu(function(batch.to(self.device)))
 
     def _check_prepared(self) -> None:
         if self.model.preprocessing is None:
             raise UserError("the model has no preprocessing yet: give it one, or train it")
+
+
+class _Canary:
+    """Keeps the first of the raw samples that go by."""
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+
+    def see(self, raw: Tensor) -> Tensor:
+        """The samples themselves."""
+        kept = raw[:0].cpu() if self.rows is None else self.rows
+        room = min(CANARY_ROWS, max(4, CANARY_BYTES // max(1, raw[:1].nbytes)))
+        self.rows = torch.cat([kept, raw[: max(0, room - len(kept))].cpu()])
+        return raw
 
 
 class _Prepared:
@@ -255,15 +317,6 @@ class _Prepared:
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self.model.preprocessing(raw.to(self.model.device)) for raw in self.batches)
-
-
-def check_finite(raw: Tensor, first_row: int = 0, columns: Sequence[str] | None = None) -> None:
-    """Raise a UserError that names row and column if a raw sample (N, …) holds NaN or infinity."""
-    if raw.is_floating_point() and not raw.isfinite().all():
-        row, *place = (~raw.isfinite()).nonzero()[0].tolist()
-        column = columns[place[0]] if columns else ", ".join(map(str, place))
-        value = raw[(row, *place)].item()
-        raise UserError(f"row {first_row + row}, column {column} is {value}: fill it in, or leave the row out")
 
 
 def _on_cpu(found: Any) -> Any:

@@ -190,6 +190,7 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
             raise UserError(f"{where}: {about['model']['class_path']} is no model")
         model.load_state_dict(content["state_dict"])
         model.trained_on = dict(about["trained_on"])
+        model.canary = about.get("canary")
     except UserError as error:
         raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from error
     except Exception as error:  # whatever a recipe leads to that nobody wrote on purpose

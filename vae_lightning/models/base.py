@@ -33,7 +33,7 @@ class AnomalyModel(Recorded, Steps):
     ``decode``, ``reconstruct`` as far as it has them, all of prepared samples.
 
     Args:
-        input_shape: Of one sample; the command line takes it from the data.
+        input_shape: Of one prepared sample; the command line takes it from the data.
         scores: What counts as strange; the first one decides. Copied.
         threshold: From scores of normal calibration samples to a decision. Copied, once for each score.
         preprocessing: From raw samples to what the network sees; None takes the data module's. Copied.
@@ -64,6 +64,7 @@ class AnomalyModel(Recorded, Steps):
         )
         self.check_scores()
         self.trained_on: dict[str, Any] = {}  # what the data module said of itself
+        self.canary: Tensor | None = None  # a few raw calibration samples
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -99,6 +100,7 @@ class AnomalyModel(Recorded, Steps):
             "versions": storage.versions(),
             "model": recipe,
             "trained_on": self.trained_on,
+            "canary": self.canary,
         }
 
     @classmethod
@@ -189,6 +191,7 @@ class AnomalyModel(Recorded, Steps):
         self._rng_state = checkpoint.get("rng_state")
         if self.global_rank == 0 and "train_means" in checkpoint:  # whose share it is
             self._means["train"] = Means(**checkpoint["train_means"])  # a run resumed within an epoch goes on with it
+        self.canary = checkpoint[storage.KEY].get("canary")
         # other scores than the checkpoint's start out unfitted
         arguments = checkpoint[storage.KEY]["model"]["init_args"]
         mine = self.recipe["init_args"]

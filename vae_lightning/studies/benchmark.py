@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import read_yaml, write_whole
+from ..files import lock, read_yaml, write_whole
 from ..training import runs
-from . import baselines, processes, tables, tasks
+from . import baselines, tables, tasks
 from .benchmark_report import BASELINES, PROTOCOLS
 from .benchmark_report import report as class_report
 from .parser import StudyParser
@@ -199,7 +199,7 @@ def ledger(entries: list[Any]) -> Generator[tasks.Task, None, None]:
     """What is neither done nor being done by another process; the files say so."""
     for entry in entries:
         entry.folder.mkdir(parents=True, exist_ok=True)
-        with processes.lock(entry.folder / ".lock") as mine:
+        with lock(entry.folder / ".lock") as mine:
             if mine and not entry.file.is_file():
                 yield entry
 
