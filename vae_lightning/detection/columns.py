@@ -14,7 +14,7 @@ from ..errors import UserError
 from .preprocessing import Preprocessing, as_double
 from .statistics import Moments, Sample
 
-Transform = Literal["none", "quantile", "log"]
+Transform = Literal["none", "quantile", "blend", "log"]
 KNOTS = 129  # of the quantile transform: one every sixteenth of a standard deviation
 TINY = torch.finfo(torch.float32).tiny
 
@@ -33,6 +33,9 @@ class Columns(Preprocessing):
     below, with s the 5 % quantile of |x| where all have one sign, else its median; or ``quantile``: the normal score
     Φ⁻¹(rank), linear between 129 knots, and beyond the training's range by the slope from its middle to its end: what
     is out of range stays out of range. scikit-learn's PowerTransformer and QuantileTransformer are its relatives.
+    ``blend`` is the sum of that normal score and the standardised number, brought to unit variance: distances then see
+    both what is far away and what is rare. Of a column that is constant in training another value is as rare as n rows
+    can tell: ±Φ⁻¹(1 − 1/2n) from one unit on.
 
     The same number gives the same bits as float32 or float64, whatever the batch.
 
@@ -158,14 +161,14 @@ class Columns(Preprocessing):
         std = torch.where(std.float() < TINY, 1.0, std)
         self._set(mean=mean, mean_low=mean - mean.float().double(), std=std)
         medians = torch.tensor([np.median(column) for column in values], dtype=torch.float64) - mean
-        if self.transform == "quantile":
+        if self.transform in ("quantile", "blend"):
             self._fit_knots([(column - m) / s for column, m, s in zip(values, mean.numpy(), std.numpy(), strict=True)])
             self._set(fill=self._normal_scores((medians / std)[None])[0])
         else:
             self._set(fill=medians.float() / self.std.cpu())
 
     def _fit_knots(self, values: list[np.ndarray]) -> None:
-        lines = [_normal_score_lines(column) for column in values]
+        lines = [_normal_score_lines(column, self.transform == "blend") for column in values]
         knots, heights, slopes = (torch.from_numpy(np.stack(part)) for part in zip(*lines, strict=True))
         low = torch.where(knots.isfinite(), knots - knots.float().double(), 0.0)
         self._set(knots=knots, knots_low=low, heights=heights, slopes=slopes)
@@ -196,7 +199,7 @@ class Columns(Preprocessing):
         centred = (
             (x - self.mean) - self.mean_low if exact == torch.float32 else x - (self.mean.double() + self.mean_low)
         )
-        if self.transform == "quantile":
+        if self.transform in ("quantile", "blend"):
             x = self._normal_scores(centred / self.std.to(exact))
         else:
             x = centred.float() / self.std
@@ -237,7 +240,7 @@ def _log(x: Tensor) -> Tensor:
     return x.sign() * (size + (size.square() + 1).sqrt()).log()
 
 
-def _normal_score_lines(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _normal_score_lines(values: np.ndarray, blend: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Knots (129), and the height of a line where it begins and its slope (130) before, between and after them."""
     n = len(values)
     end = norm.ppf(1 - 0.5 / n) if n > 1 else 0.0
@@ -245,12 +248,35 @@ def _normal_score_lines(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     quantiles = np.quantile(values, (np.arange(KNOTS) == KNOTS - 1) + norm.cdf(scores) * (abs(scores) < end))
     found, tied = np.unique(quantiles.round(12), return_inverse=True)  # no slope is beyond float32
     at = np.bincount(tied, scores) / np.bincount(tied)  # of equal numbers, the middle
+    if blend:
+        return _blended_lines(values, found)
     middle = int(np.abs(at).argmin())
     outer = [_slope(found, at, middle, 0), *(np.diff(at) / np.diff(found)), _slope(found, at, middle, len(found) - 1)]
+    return _padded(found, at, np.array(outer))
+
+
+def _blended_lines(values: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same of the sum of normal score and number, brought to unit variance: with the same knots, linear as well.
+
+    The normal scores are those of exact mid-ranks, and go on beyond the training's range as the number does.
+    """
+    values, n = np.sort(values).round(12), len(values)
+    if len(found) == 1:  # any other value is as rare as what n rows have not shown; nobody knows its scale
+        end = norm.ppf(1 - 0.5 / n)
+        return _padded(found + np.array([-1.0, 1.0]), end * np.array([-1.0, 1.0]), np.array([0.0, end, 0.0]))
+    ranks = (np.searchsorted(values, found, "left") + np.searchsorted(values, found, "right")) / 2
+    at = found + norm.ppf(ranks / n)
+    spread = np.interp(values, found, at).std()
+    slopes = np.array([2.0, *(np.diff(at) / np.diff(found)), 2.0])
+    return _padded(found, at / spread, slopes / spread)
+
+
+def _padded(found: np.ndarray, at: np.ndarray, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Knots, heights and slopes, filled up to as many for each column."""
     knots, heights, slopes = np.full(KNOTS, np.inf), np.zeros(KNOTS + 1), np.zeros(KNOTS + 1)
     knots[: len(found)] = found
     heights[: len(found) + 1] = at[[0, *range(len(found))]]
-    slopes[: len(found) + 1] = outer
+    slopes[: len(found) + 1] = lines
     return knots, heights, slopes
 
 
