@@ -1,4 +1,4 @@
-"""Memory and time of ``fit`` and ``predict`` on a table of ten million rows and fifty columns, in processes of their own.
+"""Memory and time of ``fit`` and ``predict`` on a table of ten million rows and fifty columns.
 
     python benchmarks/table_scale.py --out results/table_scale.json
 
@@ -71,7 +71,8 @@ def measured(folder: Path, *arguments: str) -> dict[str, float]:
 def fit(folder: Path) -> dict[str, float]:
     """One epoch."""
     options = ["--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
-    data = ["--data.init_args.train", "table", "--data.init_args.label", "strange", "--data.init_args.batch_size", "1024"]
+    data = ["--data.init_args.train", "table", "--data.init_args.label", "strange"]
+    data += ["--data.init_args.batch_size", "1024"]
     return measured(folder, "fit", "--config", str(CONFIG), *options, *data)
 
 
