@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
 MARKERS = ("<!-- results/report.py --write -->\n", "<!-- end -->\n")
 # mean AUROC over ten classes as published: MNIST and Fashion-MNIST one-class, then leave-one-class-out
 PUBLISHED = {
@@ -513,7 +514,8 @@ def report() -> str:
 
 def written() -> dict[Path, str]:
     """Each file, and what belongs between its markers."""
-    return {HERE.parent / "README.md": "\n".join(front()), HERE / "README.md": report()}
+    site = report().replace("](", "](results/")  # its pictures are linked there
+    return {HERE.parent / "README.md": "\n".join(front()), HERE / "README.md": report(), DOCS / "results.md": site}
 
 
 def main() -> None:

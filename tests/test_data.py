@@ -32,6 +32,7 @@ from vae_lightning.data import (
     SyntheticMixture,
     Table,
 )
+from vae_lightning.data import Images as ImageFiles
 from vae_lightning.detection import Columns
 from vae_lightning.detection.preprocessing import Images, Preprocessing, Standardize, Unchanged
 from vae_lightning.errors import UserError
@@ -102,6 +103,7 @@ DATA: dict[str, Callable[..., AnomalyDataModule]] = {
     "binarized": lambda root, **kwargs: MNIST(root, normal_classes=[0, 1, 2, 3, 4, 5, 6], binarize=True, **kwargs),
     "corrupted": lambda root, **kwargs: Digits(anomalies_from=Corrupted(Digits()), **kwargs),
     "arrays": lambda root, **kwargs: arrays(**kwargs),
+    "image files": lambda root, **kwargs: ImageFiles(f"{root}/parts", 8, **kwargs),
     "arrays, a random test part": lambda root, **kwargs: Arrays(table(), np.arange(400) % 5 == 0, **kwargs),
     "table": lambda root, **kwargs: Table(mixed(slice(300)), mixed(slice(300, 400)), **LABEL, **kwargs),
     "table, in a file": lambda root, **kwargs: Table(
@@ -111,7 +113,7 @@ DATA: dict[str, Callable[..., AnomalyDataModule]] = {
 
 
 @pytest.fixture(params=DATA)
-def make(request: pytest.FixtureRequest, mnist_files: Path) -> Callable[..., AnomalyDataModule]:
+def make(request: pytest.FixtureRequest, mnist_files: Path, image_folder: Path) -> Callable[..., AnomalyDataModule]:
     return lambda **kwargs: DATA[request.param](str(mnist_files), **kwargs)
 
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import CONFIGS, SMALL
 
 from vae_lightning import MLP, fit
+from vae_lightning.commands.help import reference
 
 ROOT = CONFIGS.parent
 PAGES = {
@@ -57,7 +58,7 @@ def test_its_python_runs_from_top_to_bottom(page: str):
     names: dict[str, Any] = {"__name__": "page"}
     for code in re.findall(r"^```python\n(.*?)```", PAGES[page], re.S | re.M):
         exec(code, names)
-    if "run" in names:  # of rows, of which the last five are strange
+    if "new" in names and "run" in names:  # the last five rows are strange
         assert names["run"].detector.predict(names["new"])[-5:].all()
 
 
@@ -65,6 +66,10 @@ def test_every_link_leads_somewhere():
     for name, text in PAGES.items():
         for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text):
             assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
+
+
+def test_the_pages_on_commands_are_those_of_help():
+    assert PAGES["docs/reference/commands.md"] == reference()
 
 
 def test_the_front_page_is_short():

@@ -5,7 +5,12 @@ import sys
 
 def run() -> None:
     """Run the command on the command line, and exit with its code."""
-    from .commands import main
+    from .commands.help import page
+
+    if (text := page(sys.argv[1:])) is not None:  # before torch is imported
+        print(text, end="")
+        return
+    from .commands.entry import main
 
     sys.exit(main())
 

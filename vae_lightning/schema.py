@@ -7,12 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from . import arrow
 from .errors import UserError
-from .frames import columns_of
 
 Kind = Literal["numeric", "categorical"]
 Precision = Literal["float32", "float64"]
@@ -55,12 +52,12 @@ class Encoded(NamedTuple):
     """A table as numbers.
 
     Attributes:
-        x: (N, D) of the schema's dtype: numbers and codes, NaN where a value is missing.
+        x: (N, D) of the schema's dtype: numbers and codes, NaN where a value is missing. A tensor, or an array.
         unknown: How many values of each column no training row had, columns without any left out.
         extra: Columns that the schema does not have, left out.
     """
 
-    x: Tensor
+    x: Any
     unknown: dict[str, int]
     extra: list[str]
 
@@ -136,8 +133,17 @@ class Schema:
 
     def encode_batches(self, table: Any, first_row: int = 0, rows: int | None = 65_536) -> Iterator[Encoded]:
         """:meth:`encode`, so many rows at a time; at least one batch, if an empty one."""
+        from torch import from_numpy
+
+        return (found._replace(x=from_numpy(found.x)) for found in self._batches(table, first_row, rows))
+
+    def encode_array(self, table: Any, first_row: int = 0) -> Encoded:
+        """:meth:`encode` with x as a NumPy array: whoever scores with an exported file need not have torch."""
+        return next(self._batches(table, first_row, None))
+
+    def _batches(self, table: Any, first_row: int, rows: int | None) -> Iterator[Encoded]:
         if not arrow.is_table(table):
-            yield self._checked(columns_of(table)[0], first_row)
+            yield self._checked(_array(table), first_row)
             return
         given = arrow.columns(table)
         if missing := [name for name in self.names if name not in given]:
@@ -160,20 +166,20 @@ class Schema:
                 if count := int((found == column.codes - 1).sum()):
                     unknown[column.name] = count
             columns.append(found)
-        return Encoded(self._tensor(columns), unknown, [])
+        return Encoded(self._stacked(columns), unknown, [])
 
-    def _tensor(self, columns: Sequence[np.ndarray]) -> Tensor:
+    def _stacked(self, columns: Sequence[np.ndarray]) -> np.ndarray:
         x = np.empty((len(columns[0]), len(columns)), self.dtype)
         most = np.finfo(x.dtype).max  # a number beyond float32 is far out, and not infinite
         for i, found in enumerate(columns):
             np.clip(found, -most, most, out=x[:, i], casting="same_kind")
-        return torch.from_numpy(x)
+        return x
 
-    def _checked(self, x: Tensor, first_row: int) -> Encoded:
+    def _checked(self, x: np.ndarray, first_row: int) -> Encoded:
         if x.ndim != 2 or x.shape[1] != len(self):
             raise UserError(f"encoded rows have shape [rows, {len(self)}], not {list(x.shape)}")
         unknown = {}
-        columns = [found.double().numpy() for found in x.unbind(1)]
+        columns = [found.astype(np.float64) for found in x.T]
         for column, found in zip(self.columns, columns, strict=True):
             if column.kind == "numeric":
                 self._refuse(np.isinf(found), found, column, first_row, "fill it in, or leave the row out")
@@ -182,13 +188,21 @@ class Schema:
             self._refuse(~good, found, column, first_row, f"codes are 0 to {column.codes - 1}, or NaN")
             if count := int((found == column.codes - 1).sum()):
                 unknown[column.name] = count
-        return Encoded(self._tensor(columns), unknown, [])
+        return Encoded(self._stacked(columns), unknown, [])
 
     @staticmethod
     def _refuse(bad: np.ndarray, found: np.ndarray, column: Column, first_row: int, what: str) -> None:
         if bad.any():
             row = int(bad.argmax())
             raise UserError(f"row {first_row + row}, column {column.name!r} is {found[row]:g}: {what}")
+
+
+def _array(x: Any) -> np.ndarray:
+    if isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray) and x.dtype.kind in "iufb":
+        return x
+    from .frames import columns_of  # imports torch
+
+    return columns_of(x)[0].numpy()
 
 
 def _codes(array: Any, column: Column) -> np.ndarray:

@@ -92,7 +92,7 @@ class Table(AnomalyDataModule):
         delimiter: str | None = None,
         missing: list[str] = list(MISSING),  # noqa: B006
         max_levels: int = 50,
-        transform: Literal["none", "quantile", "log"] = "none",
+        transform: Literal["none", "quantile", "blend", "log"] = "none",
         test_fraction: float = 0.2,
         cache: str = "lightning_logs/cache",
         memory: float = 0.5,

@@ -64,6 +64,7 @@ class AnomalyModel(Recorded, Steps):
         )
         self.check_scores()
         self.trained_on: dict[str, Any] = {}  # what the data module said of itself
+        self.canary: Tensor | None = None  # a few raw calibration samples
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ class AnomalyModel(Recorded, Steps):
         return Detector(self)
 
     def prepare_for(self, preprocessing: Preprocessing) -> None:
-        """Told what prepares its samples, when it takes that from the data."""
+        """Told what prepares its samples, once that is fitted."""
 
     def check_scores(self) -> None:
         """Raise a UserError if the model lacks what a score needs."""
@@ -99,6 +100,7 @@ class AnomalyModel(Recorded, Steps):
             "versions": storage.versions(),
             "model": recipe,
             "trained_on": self.trained_on,
+            "canary": self.canary,
         }
 
     @classmethod
@@ -153,9 +155,9 @@ class AnomalyModel(Recorded, Steps):
         """
         if self.preprocessing is None:
             self.preprocessing = copy.deepcopy(data.preprocessing)
-            self.prepare_for(self.preprocessing)
         if not self.preprocessing.fitted:  # a checkpoint, which is loaded later than this, brings its own
             self.preprocessing.fit(_Raw(data.reference_dataloader()))
+            self.prepare_for(self.preprocessing)
         if again or not self.trained_on:
             self.trained_on = data.about()
 
@@ -189,6 +191,7 @@ class AnomalyModel(Recorded, Steps):
         self._rng_state = checkpoint.get("rng_state")
         if self.global_rank == 0 and "train_means" in checkpoint:  # whose share it is
             self._means["train"] = Means(**checkpoint["train_means"])  # a run resumed within an epoch goes on with it
+        self.canary = checkpoint[storage.KEY].get("canary")
         # other scores than the checkpoint's start out unfitted
         arguments = checkpoint[storage.KEY]["model"]["init_args"]
         mine = self.recipe["init_args"]
