@@ -19,6 +19,7 @@ BOTTOM = {  # modules that everything may stand on
     "fitted",
     "frames",
     "imagefiles",
+    "levels",
     "recipe",
     "schema",
 }
@@ -32,6 +33,7 @@ MAY = {
     "frames": {"arrow", "errors"},
     "schema": {"arrow", "errors", "frames"},
     "files": {"errors"},
+    "levels": {"errors"},
     "decoding": {"errors"},
     "imagefiles": {"decoding", "errors"},
     "scores": BOTTOM,
@@ -41,8 +43,8 @@ MAY = {
     "training": BOTTOM | {"scores", "detection", "models", "data"},
     "deployment": BOTTOM | {"detection", "data"},
     "estimators": BOTTOM | {"scores", "detection", "models", "data", "training"},
-    "studies": BOTTOM | {"scores", "detection", "models", "data", "training", "estimators"},
-    "commands": BOTTOM | {"scores", "detection", "models", "data", "training", "deployment", "estimators", "studies"},
+    "studies": BOTTOM | {"scores", "detection", "models", "data", "deployment", "training", "estimators"},
+    "commands": BOTTOM | {"scores", "detection", "models", "data", "deployment", "training", "estimators", "studies"},
 }
 ENTRANCES = {"__init__", "__main__"}  # of the whole package
 VAGUE = {"common", "helper", "helpers", "misc", "tools", "util", "utils"}

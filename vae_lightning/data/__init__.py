@@ -5,6 +5,7 @@ trainer, and of ``detection`` nothing but ``preprocessing``.
 """
 
 from ..batch import ANOMALY, NORMAL, Batch
+from .adbench import ADBench
 from .arrays import Arrays
 from .base import AnomalyDataModule
 from .corrupted import Corrupted
@@ -19,6 +20,7 @@ __all__ = [
     "ANOMALY",
     "MNIST",
     "NORMAL",
+    "ADBench",
     "AnomalyDataModule",
     "Arrays",
     "Batch",

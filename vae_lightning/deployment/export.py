@@ -159,6 +159,8 @@ def _onnx(program: torch.export.ExportedProgram, manifest: Manifest) -> bytes:
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(manifest.outputs)}
     exported = torch.onnx.export(program, dynamo=True, external_data=False, verbose=False, **names)
     assert exported is not None
+    for node in exported.model.graph.all_nodes():
+        node.metadata_props.clear()  # which of torch's lines made it, on whose machine
     exported.model.metadata_props[KEY] = json.dumps(manifest.to_json())
     return exported.model_proto.SerializeToString()
 
