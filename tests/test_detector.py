@@ -215,7 +215,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "complex": (np.zeros((2, 4), complex), "complex"),
     "complex tensor": (torch.zeros(2, 4, dtype=torch.complex64), "complex"),
     "ragged": ([[1.0, 2, 3, 4], [1.0]], "rows of unequal length"),
-    "a word": ("rows", "str"),
+    "a word": ("rows", "reads no image files"),
     "nothing": (None, "NoneType holds no samples"),
     "one number": (5, "int holds no samples"),
     "a mapping": ({"age": [1]}, "the table lacks columns"),

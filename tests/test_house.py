@@ -9,17 +9,20 @@ from pathlib import Path
 import vae_lightning
 
 PACKAGE = Path(vae_lightning.__file__).parent
-BOTTOM = {
+BOTTOM = {  # modules that everything may stand on
     "arrow",
     "batch",
     "colours",
+    "decoding",
     "errors",
     "files",
     "fitted",
     "frames",
+    "imagefiles",
+    "levels",
     "recipe",
     "schema",
-}  # modules that everything may stand on
+}
 
 # What each part may import of the others; every one may import itself and the bottom.
 MAY = {
@@ -30,6 +33,9 @@ MAY = {
     "frames": {"arrow", "errors"},
     "schema": {"arrow", "errors", "frames"},
     "files": {"errors"},
+    "levels": {"errors"},
+    "decoding": {"errors"},
+    "imagefiles": {"decoding", "errors"},
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
     "models": BOTTOM | {"scores", "detection"},
@@ -37,8 +43,8 @@ MAY = {
     "training": BOTTOM | {"scores", "detection", "models", "data"},
     "deployment": BOTTOM | {"detection", "data"},
     "estimators": BOTTOM | {"scores", "detection", "models", "data", "training"},
-    "studies": BOTTOM | {"scores", "detection", "models", "data", "training", "estimators"},
-    "commands": BOTTOM | {"scores", "detection", "models", "data", "training", "deployment", "estimators", "studies"},
+    "studies": BOTTOM | {"scores", "detection", "models", "data", "deployment", "training", "estimators"},
+    "commands": BOTTOM | {"scores", "detection", "models", "data", "deployment", "training", "estimators", "studies"},
 }
 ENTRANCES = {"__init__", "__main__"}  # of the whole package
 VAGUE = {"common", "helper", "helpers", "misc", "tools", "util", "utils"}

@@ -50,6 +50,11 @@ def _run_with_torch(command: list[str], rest: list[str]) -> int:
         from . import export
 
         return export.main(rest)
+    if command == ["predict"]:
+        from . import predict_files
+
+        if predict_files.asked_for(rest):
+            return predict_files.main(rest)
     if command == ["compare"]:
         from ..studies import compare
 

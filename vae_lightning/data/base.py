@@ -16,7 +16,7 @@ from ..detection.preprocessing import Preprocessing
 from ..errors import UserError
 from ..recipe import Recorded, describe
 from .checks import check_arguments, check_sources
-from .loader import Chain, Loader, Split
+from .loader import Chain, Loader, Redraw, Split, binarized
 from .splits import Part, Shares, Sources, make_splits
 
 
@@ -108,6 +108,11 @@ class AnomalyDataModule(Recorded, LightningDataModule):
     def default_anomaly_classes(self) -> list[int]:
         """Anomalous when the arguments choose no classes at all; data sets without such classes have none."""
         return []
+
+    @property
+    def redraw(self) -> Redraw | None:
+        """What is drawn anew of the training samples in each epoch, see :class:`Loader`."""
+        return binarized if self.binarize else None
 
     def division(self) -> tuple[list[int], list[int]]:
         """The normal and the anomalous classes, as the arguments choose them."""
@@ -220,5 +225,5 @@ class AnomalyDataModule(Recorded, LightningDataModule):
             seed=torch.initial_seed(),
             device=device,
             num_workers=self.num_workers,
-            binarize=self.binarize and split == "train",
+            redraw=self.redraw if split == "train" else None,
         )

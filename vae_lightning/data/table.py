@@ -92,7 +92,7 @@ class Table(AnomalyDataModule):
         delimiter: str | None = None,
         missing: list[str] = list(MISSING),  # noqa: B006
         max_levels: int = 50,
-        transform: Literal["none", "quantile", "log"] = "none",
+        transform: Literal["none", "quantile", "blend", "log"] = "none",
         test_fraction: float = 0.2,
         cache: str = "lightning_logs/cache",
         memory: float = 0.5,
@@ -186,7 +186,7 @@ class Table(AnomalyDataModule):
         if known := files.recall(path):
             return _given(known[0])
         found = infer(self._train, trained, beside, numeric, categorical, max_levels)
-        if self._large:
+        if self._large(self._train, len(trained)):
             files.remember(path, {**found.schema.to_json(), "gaps": found.gaps, "guesses": found.guesses})
         return found
 
@@ -198,8 +198,7 @@ class Table(AnomalyDataModule):
             (rows, words), arrays = known
             return Marks(rows, arrays.get("label"), words, arrays.get("time"))
         marks = read_marks(source, label, time)
-        self._large = marks.rows * len(source.names) * 4 > self._memory and bool(source.signature())
-        if self._large:
+        if self._large(source, marks.rows):
             files.remember(path, [marks.rows, marks.words], label=marks.label, time=marks.time)
         return marks
 
@@ -211,11 +210,15 @@ class Table(AnomalyDataModule):
         def batches() -> Iterator[Tensor]:
             return source.apply(lambda batch, first_row: self.schema.encode(batch, first_row).x, columns=self.columns)
 
-        dtype = np.dtype(self.schema.dtype)
-        if rows * len(self.schema) * dtype.itemsize <= self._memory or not source.signature():
-            return torch.cat(list(batches()))
+        shape, dtype = (rows, len(self.schema)), np.dtype(self.schema.dtype)
+        if not self._large(source, rows):
+            return files.held(shape, dtype, batches())
         path = self._path(source, "numbers", self.schema.to_json()).with_suffix(".npy")
-        return files.stored(path, (rows, len(self.schema)), dtype, batches)
+        return files.stored(path, shape, dtype, batches)
+
+    def _large(self, source: Source, rows: int) -> bool:
+        """Whether a file is too large for its numbers to be held in memory."""
+        return rows * len(source.names) * 4 > self._memory and bool(source.signature())
 
     def _path(self, source: Source, what: str, *key: Any) -> Path:
         name = f"{Path(source.name).stem}-{what}-{files.key(source.signature(), self._reading, *key)}.npz"

@@ -14,7 +14,7 @@ from ..errors import UserError
 from .preprocessing import Preprocessing, as_double
 from .statistics import Moments, Sample
 
-Transform = Literal["none", "quantile", "log"]
+Transform = Literal["none", "quantile", "blend", "log"]
 KNOTS = 129  # of the quantile transform: one every sixteenth of a standard deviation
 TINY = torch.finfo(torch.float32).tiny
 
@@ -33,6 +33,9 @@ class Columns(Preprocessing):
     below, with s the 5 % quantile of |x| where all have one sign, else its median; or ``quantile``: the normal score
     Φ⁻¹(rank), linear between 129 knots, and beyond the training's range by the slope from its middle to its end: what
     is out of range stays out of range. scikit-learn's PowerTransformer and QuantileTransformer are its relatives.
+    ``blend`` is the sum of that normal score and the standardised number, brought to unit variance: distances then see
+    both what is far away and what is rare. Of a column that is constant in training another value is as rare as n rows
+    can tell: ±Φ⁻¹(1 − 1/2n) from one unit on.
 
     The same number gives the same bits as float32 or float64, whatever the batch.
 
@@ -50,6 +53,7 @@ class Columns(Preprocessing):
         knots, knots_low: float32 (numbers, 129), ascending, standardised; their sum are the quantiles, +∞ where values
             are tied and fewer do.
         heights, slopes: float32 (numbers, 130), of the line that ends at a knot.
+        shares: float32 (gaps + codes): how often each gap and code is there, (count + ½) / (rows + 1), never 0 or 1.
 
     Raises:
         UserError: When a column has one code, or there is none of the gaps' number.
@@ -71,6 +75,7 @@ class Columns(Preprocessing):
     knots_low: Tensor
     heights: Tensor
     slopes: Tensor
+    shares: Tensor
 
     def __init__(self, codes: list[int], gaps: list[int] = [], transform: Transform = "none") -> None:  # noqa: B006
         super().__init__()
@@ -88,7 +93,7 @@ class Columns(Preprocessing):
         self._places("code_columns", [i for i in self.categories for _ in range(codes[i])])
         codes_there = torch.tensor([float(code) for i in self.categories for code in range(codes[i])])
         self.register_buffer("code_values", codes_there, persistent=False)
-        for name in ("mean", "mean_low", "std", "fill", "scale", "knots", "knots_low", "heights", "slopes"):
+        for name in ("mean", "mean_low", "std", "fill", "scale", "knots", "knots_low", "heights", "slopes", "shares"):
             self.register_buffer(name, torch.empty(0))
 
     def _places(self, name: str, columns: Sequence[int]) -> None:
@@ -117,7 +122,7 @@ class Columns(Preprocessing):
 
     @property
     def fitted(self) -> bool:
-        return not self.numbers or self.mean.numel() > 0
+        return len(self.shares) > 0 or (self.width == len(self.numbers) == self.mean.numel())
 
     # What is learnt
 
@@ -128,14 +133,17 @@ class Columns(Preprocessing):
         Raises:
             UserError: Without any row, or for a column that float32 cannot hold (infinity among them).
         """
-        moments, sample = Moments(), Sample()
+        moments, sample, counts = Moments(), Sample(), torch.zeros(self.width - len(self.numbers), dtype=torch.int64)
         for raw in batches:
             self.check(raw, [len(self.codes)])
-            numbers = as_double(raw)[:, self.number_columns.cpu()].cpu()
+            raw = raw.to(self.number_columns.device)
+            numbers = as_double(raw[:, self.number_columns]).cpu()
             moments.update(numbers)
             sample.update(numbers)
+            counts += torch.cat([part.sum(0) for part in self._ones(raw)]).cpu()
         if not moments.rows:
             raise UserError("Columns: there are no rows to fit on")
+        self._set(shares=(counts + 0.5) / (moments.rows + 1))
         if not self.numbers:
             return
         values = [sample.column(i) for i in range(len(self.numbers))]
@@ -153,14 +161,14 @@ class Columns(Preprocessing):
         std = torch.where(std.float() < TINY, 1.0, std)
         self._set(mean=mean, mean_low=mean - mean.float().double(), std=std)
         medians = torch.tensor([np.median(column) for column in values], dtype=torch.float64) - mean
-        if self.transform == "quantile":
+        if self.transform in ("quantile", "blend"):
             self._fit_knots([(column - m) / s for column, m, s in zip(values, mean.numpy(), std.numpy(), strict=True)])
             self._set(fill=self._normal_scores((medians / std)[None])[0])
         else:
             self._set(fill=medians.float() / self.std.cpu())
 
     def _fit_knots(self, values: list[np.ndarray]) -> None:
-        lines = [_normal_score_lines(column) for column in values]
+        lines = [_normal_score_lines(column, self.transform == "blend") for column in values]
         knots, heights, slopes = (torch.from_numpy(np.stack(part)) for part in zip(*lines, strict=True))
         low = torch.where(knots.isfinite(), knots - knots.float().double(), 0.0)
         self._set(knots=knots, knots_low=low, heights=heights, slopes=slopes)
@@ -175,9 +183,11 @@ class Columns(Preprocessing):
         if not self.fitted:
             raise UserError("Columns is not fitted: fit it on normal training rows, or load a state_dict")
         self.check(raw, [len(self.codes)])
-        missing = raw[:, self.gap_columns].isnan().float()
-        one_hot = (raw[:, self.code_columns] == self.code_values).float()
-        return torch.cat([self._prepared(raw[:, self.number_columns]), missing, one_hot], 1)
+        return torch.cat([self._prepared(raw[:, self.number_columns]), *(part.float() for part in self._ones(raw))], 1)
+
+    def _ones(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Which columns' values are missing, and which codes are there: bool (B, gaps), (B, codes)."""
+        return raw[:, self.gap_columns].isnan(), raw[:, self.code_columns] == self.code_values
 
     def _prepared(self, numbers: Tensor) -> Tensor:
         if not self.numbers:
@@ -189,7 +199,7 @@ class Columns(Preprocessing):
         centred = (
             (x - self.mean) - self.mean_low if exact == torch.float32 else x - (self.mean.double() + self.mean_low)
         )
-        if self.transform == "quantile":
+        if self.transform in ("quantile", "blend"):
             x = self._normal_scores(centred / self.std.to(exact))
         else:
             x = centred.float() / self.std
@@ -230,7 +240,7 @@ def _log(x: Tensor) -> Tensor:
     return x.sign() * (size + (size.square() + 1).sqrt()).log()
 
 
-def _normal_score_lines(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _normal_score_lines(values: np.ndarray, blend: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Knots (129), and the height of a line where it begins and its slope (130) before, between and after them."""
     n = len(values)
     end = norm.ppf(1 - 0.5 / n) if n > 1 else 0.0
@@ -238,12 +248,35 @@ def _normal_score_lines(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     quantiles = np.quantile(values, (np.arange(KNOTS) == KNOTS - 1) + norm.cdf(scores) * (abs(scores) < end))
     found, tied = np.unique(quantiles.round(12), return_inverse=True)  # no slope is beyond float32
     at = np.bincount(tied, scores) / np.bincount(tied)  # of equal numbers, the middle
+    if blend:
+        return _blended_lines(values, found)
     middle = int(np.abs(at).argmin())
     outer = [_slope(found, at, middle, 0), *(np.diff(at) / np.diff(found)), _slope(found, at, middle, len(found) - 1)]
+    return _padded(found, at, np.array(outer))
+
+
+def _blended_lines(values: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same of the sum of normal score and number, brought to unit variance: with the same knots, linear as well.
+
+    The normal scores are those of exact mid-ranks, and go on beyond the training's range as the number does.
+    """
+    values, n = np.sort(values).round(12), len(values)
+    if len(found) == 1:  # any other value is as rare as what n rows have not shown; nobody knows its scale
+        end = norm.ppf(1 - 0.5 / n)
+        return _padded(found + np.array([-1.0, 1.0]), end * np.array([-1.0, 1.0]), np.array([0.0, end, 0.0]))
+    ranks = (np.searchsorted(values, found, "left") + np.searchsorted(values, found, "right")) / 2
+    at = found + norm.ppf(ranks / n)
+    spread = np.interp(values, found, at).std()
+    slopes = np.array([2.0, *(np.diff(at) / np.diff(found)), 2.0])
+    return _padded(found, at / spread, slopes / spread)
+
+
+def _padded(found: np.ndarray, at: np.ndarray, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Knots, heights and slopes, filled up to as many for each column."""
     knots, heights, slopes = np.full(KNOTS, np.inf), np.zeros(KNOTS + 1), np.zeros(KNOTS + 1)
     knots[: len(found)] = found
     heights[: len(found) + 1] = at[[0, *range(len(found))]]
-    slopes[: len(found) + 1] = outer
+    slopes[: len(found) + 1] = lines
     return knots, heights, slopes
 
 

@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import levels
 from ..batch import even_batches
+from ..decoding import Decoder
 from ..errors import UserError
+from ..imagefiles import batches, paths_of
 from ..schema import Schema
 from . import card, conformal, storage
 from .graph import Graph, Scores
@@ -33,8 +36,9 @@ class Detector:
 
     Samples are given as a numpy array, a tensor, a DataFrame (pandas, polars, or anything else with
     ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these. One
-    trained on a table of mixed columns takes words and gaps, and dicts of columns, too; see its ``schema``. Answers are
-    tensors for a tensor, else numpy arrays.
+    trained on a table of mixed columns takes words and gaps, and dicts of columns, too; see its ``schema``. One trained
+    on image files takes the path of one, a list of paths, or a folder, whose images come in the order of
+    :func:`~vae_lightning.imagefiles.images_below`. Answers are tensors for a tensor, else numpy arrays.
 
     Args:
         model: A trained :class:`~vae_lightning.models.AnomalyModel`.
@@ -122,6 +126,21 @@ class Detector:
         return self.model.trained_on.get("normal")
 
     @property
+    def decoder(self) -> Decoder:
+        """How it reads image files.
+
+        Raises:
+            UserError: When it was not trained on any.
+        """
+        about = self.model.trained_on
+        if about.get("images") is None:
+            raise UserError(
+                f"the detector reads no image files: it was trained on {about.get('data', 'samples')}, which does not "
+                "say how: give it samples, or train with the data module Images"
+            )
+        return Decoder.of(about["images"])
+
+    @property
     def calibrated(self) -> bool:
         """Whether it has thresholds that belong to its weights."""
         return all(threshold.fitted for threshold in self.model.thresholds.values())
@@ -149,25 +168,43 @@ class Detector:
 
         Raises:
             UserError: When the detector is not calibrated, or samples have the wrong width, type or columns, or hold
-                infinity, or NaN where it was not trained on a table that has gaps.
-        """
-        found: list[Any] = list(self.stream(x))
-        if not found:
-            raise UserError("there are no samples: the iterable of batches is empty")
-        score, p_value, anomaly = (torch.cat([part[i] for part in found]) for i in range(3))
-        each = {name: torch.cat([part.each[name] for part in found]) for name in self.names}
-        if isinstance(x, Tensor):
-            return Scores(score, p_value, anomaly, each)
-        arrays = {name: column.numpy() for name, column in each.items()}
-        return Scores(score.numpy(), p_value.numpy(), anomaly.numpy(), arrays)
-
-    def stream(self, x: Any) -> Iterator[Scores]:
-        """The same, tensors, a batch at a time: memory does not grow with the samples of an iterable of batches.
-
-        Categories that no training row had are counted over all of them, and warned of once, at the end.
+                infinity, or NaN where it was not trained on a table that has gaps; for a file that is no image.
         """
         self.check_calibrated()
-        return self._through(self.graph, x)
+        found = list(self._through(self.graph, x))
+        if not found:
+            raise UserError("there are no samples: the iterable of batches is empty")
+        whole = _joined(found)
+        return whole if isinstance(x, Tensor) else _as_numpy(whole)
+
+    @torch.no_grad()
+    def stream(self, batches: Iterable[Any]) -> Iterator[Scores]:
+        """Scores, p-values and decisions of each of many batches in turn, in memory that does not grow with them.
+
+        Categories that no training row had are counted over all of them, and warned of once, at the end.
+
+        Args:
+            batches: Each of them samples, as for a call; rows in messages are counted over all of them.
+
+        Raises:
+            UserError: As a call does.
+        """
+        self.check_calibrated()
+        for found in self._through(self.graph, batches):
+            yield _as_numpy(found)
+
+    @torch.no_grad()
+    def run(self, raw: Any) -> Scores:
+        """The same of what ``Schema.encode`` or a ``Decoder`` gave: its numbers are not checked again.
+
+        Args:
+            raw: A tensor or array (N, *raw_shape).
+        """
+        self.check_calibrated()
+        raw = torch.as_tensor(raw)
+        self.model.preprocessing.check(raw, self.model.preprocessing.raw_shape(self.model.input_shape))
+        with evaluating(self.model):
+            return _as_numpy(self._of(self.graph, raw))
 
     def score(self, x: Any, name: str | None = None) -> Any:
         """float32 (N,): one score of each sample, the one that decides unless another is named."""
@@ -191,29 +228,34 @@ class Detector:
         Raises:
             UserError: When both are given, or a level is outside (0, 1).
         """
-        if alpha is not None and fdr is not None:
-            raise UserError(f"alpha = {alpha} and fdr = {fdr} are both given: leave one of them out")
-        for key, level in (("alpha", alpha), ("fdr", fdr)):
-            if level is not None and not 0 < level < 1:
-                raise UserError(f"{key} = {level} is not in (0, 1)")
+        levels.check(alpha, fdr)
         answer = self(x)
         anomaly = self.decide(answer, alpha, fdr)
         return torch.from_numpy(anomaly) if isinstance(answer.score, Tensor) else anomaly
 
     def decide(self, answer: Scores, alpha: float | None = None, fdr: float | None = None) -> np.ndarray:
         """Bool (N,): the decisions on samples that have been scored already; arguments as for :meth:`predict`."""
-        p, n = np.asarray(answer.p_value), self.threshold.samples
+        p = np.asarray(answer.p_value)
         if alpha is not None:
-            what, needed = f"alpha = {alpha}", conformal.needed(alpha)
-            anomaly = p <= np.float32(alpha)
+            anomaly = levels.by_alpha(p, alpha)
         elif fdr is not None:
-            what, needed = f"fdr = {fdr} with {len(p)} samples", conformal.needed_for_fdr(len(p), fdr)
             anomaly = conformal.benjamini_hochberg(torch.from_numpy(p), fdr).numpy()
         else:
             return np.asarray(answer.anomaly)
-        if n < needed and not anomaly.any():
-            warnings.warn(f"{what}: a single alarm needs {needed} calibration samples, there are {n}", stacklevel=3)
+        if not anomaly.any() and (reason := self.unreachable(len(p), alpha, fdr)):
+            warnings.warn(reason, stacklevel=3)
         return anomaly
+
+    def unreachable(self, m: int, alpha: float | None = None, fdr: float | None = None) -> str | None:
+        """Why not even a lone anomaly among m samples could be found at a level, where that is so."""
+        if alpha is not None:
+            what, needed = f"alpha = {alpha}", conformal.needed(alpha)
+        elif fdr is not None:
+            what, needed = f"fdr = {fdr} with {m} samples", conformal.needed_for_fdr(m, fdr)
+        else:
+            what, needed = "", 0
+        n = self.threshold.samples
+        return f"{what}: a single alarm needs {needed} calibration samples, there are {n}" if n < needed else None
 
     def check_calibrated(self) -> None:
         """Raise a UserError if there are no thresholds that belong to the weights: it refuses to score."""
@@ -255,20 +297,25 @@ class Detector:
         self.model.canary = canary.rows
         for name, threshold in self.model.thresholds.items():
             try:
-                threshold.fit(torch.cat([part[name] for part in found]) if found else torch.empty(0))
+                threshold.fit(_joined(found)[name] if found else torch.empty(0))
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
 
     @torch.no_grad()  # and no inference mode: what it gives can go on into any computation
     def _through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
-        """What ``function`` gives for each batch of raw samples, on the CPU."""
+        """What ``function`` gives for all of x, or for each of an iterable of batches, on the CPU."""
         self._check_prepared()
+        if (paths := paths_of(x)) is not None:
+            x = (images for _, images in batches(paths, self.decoder, self.batch_size))
         prepares = self.model.preprocessing
         samples = Samples(x, prepares, prepares.raw_shape(self.model.input_shape), self.columns, self.schema)
         with evaluating(self.model):
             for raw in samples:
-                for batch in raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]:
-                    yield _on_cpu(function(batch.to(self.device)))
+                yield self._of(function, raw)
+
+    def _of(self, function: Callable[[Tensor], Any], raw: Tensor) -> Any:
+        parts = raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]
+        return _joined([_on_cpu(function(part.to(self.device))) for part in parts])
 
     def _check_prepared(self) -> None:
         if self.model.preprocessing is None:
@@ -303,3 +350,16 @@ def _on_cpu(found: Any) -> Any:
     if isinstance(found, dict):
         return {name: tensor.cpu() for name, tensor in found.items()}
     return Scores(found.score.cpu(), found.p_value.cpu(), found.anomaly.cpu(), _on_cpu(found.each))
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Scores, or tensors by name, of consecutive samples as one."""
+    if isinstance(parts[0], dict):
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    score, p_value, anomaly = (torch.cat(column) for column in zip(*(part[:3] for part in parts), strict=True))
+    return Scores(score, p_value, anomaly, _joined([part.each for part in parts]))
+
+
+def _as_numpy(found: Scores) -> Scores:
+    each = {name: column.numpy() for name, column in found.each.items()}
+    return Scores(found.score.numpy(), found.p_value.numpy(), found.anomaly.numpy(), each)

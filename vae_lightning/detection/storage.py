@@ -6,8 +6,6 @@ Both hold tensors and primitives alone and are read with ``weights_only``; what 
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import whole
 from ..recipe import build
 
 KEY = "vae_lightning"  # of what this package puts into a checkpoint
@@ -122,17 +121,8 @@ def _is_whole(content: dict[str, Any]) -> bool:
 
 def write(content: dict[str, Any], path: Path) -> None:
     """Write beside the target and then rename: a process killed at any moment leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # not tempfile's, which no one else may read
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def _is_old(content: dict[str, Any]) -> bool:

@@ -76,7 +76,7 @@ class AnomalyModel(Recorded, Steps):
         return Detector(self)
 
     def prepare_for(self, preprocessing: Preprocessing) -> None:
-        """Told what prepares its samples, when it takes that from the data."""
+        """Told what prepares its samples, once that is fitted."""
 
     def check_scores(self) -> None:
         """Raise a UserError if the model lacks what a score needs."""
@@ -155,9 +155,9 @@ class AnomalyModel(Recorded, Steps):
         """
         if self.preprocessing is None:
             self.preprocessing = copy.deepcopy(data.preprocessing)
-            self.prepare_for(self.preprocessing)
         if not self.preprocessing.fitted:  # a checkpoint, which is loaded later than this, brings its own
             self.preprocessing.fit(_Raw(data.reference_dataloader()))
+            self.prepare_for(self.preprocessing)
         if again or not self.trained_on:
             self.trained_on = data.about()
 

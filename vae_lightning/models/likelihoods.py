@@ -34,7 +34,7 @@ class Likelihood(Recorded, nn.Module):
         self.ndim = len(input_shape)
 
     def adopt(self, preprocessing: Any) -> None:
-        """Told what prepares x, once that is known, for likelihoods to which features are not all alike."""
+        """Told what prepares x, again when that is fitted, for likelihoods to which features are not all alike."""
 
     @abstractmethod
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:

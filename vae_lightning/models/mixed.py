@@ -28,6 +28,9 @@ class Mixed(Likelihood):
     v = 1 the sum is the log-likelihood. ``balanced`` makes columns alike, w = 1.42 / log(K + 2): a category that is
     spread evenly over 100 levels then weighs as much as one number, and not as three.
 
+    The decoder's logits are added to those of the training rows' frequencies: it learns how a row differs from them. So
+    a code that no training row has is unlikely from the start, at about log 2n nats after n rows.
+
     Args:
         df: Degrees of freedom of a Student-t of scale σ for the numbers; None: Gaussian.
         variance: σ² of prepared numbers, as :class:`Gaussian` has it.
@@ -35,10 +38,14 @@ class Mixed(Likelihood):
         gap_weight: v, of at least 0; with 0 gaps are given and not modelled.
         min_logvar: Lower bound of a learned log σ², without which the density of a noiseless column is unbounded.
 
+    Attributes:
+        start: float32 (features), what logits start from, a buffer; 0 for numbers.
+
     Raises:
         UserError: When an argument is none of these.
     """
 
+    start: Tensor
     # where things are: numbers, then categories, as prepared rows have them
     order: Tensor
     weights: Tensor
@@ -88,6 +95,11 @@ class Mixed(Likelihood):
         self._note("gaps", (torch.tensor(rows.gaps)[:, None] == torch.tensor(columns)).float())
         self._note("group", whose)
         self._note("groups", (whose[:, None] == torch.arange(len(levels))).float())
+        start = torch.zeros(sum(self.sizes))
+        if rows.fitted:
+            gaps, codes = rows.shares.split(self.sizes[1:])
+            start[self.sizes[0] :] = torch.cat([gaps.logit(), codes.log()])
+        self.register_buffer("start", start.to(self.order.device))
 
     def _note(self, name: str, value: Tensor) -> None:
         device = getattr(self, name).device if hasattr(self, name) else None
@@ -107,6 +119,9 @@ class Mixed(Likelihood):
             gap_terms = -F.binary_cross_entropy_with_logits(gap_logits, gaps.expand_as(gap_logits), reduction="none")
             terms = terms + self.gap_weight * gap_terms @ self.gaps
         return terms.index_select(-1, self.order)
+
+    def _head(self, params: Tensor, index: int = 0) -> Tensor:
+        return super()._head(params, index) + self.start
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         return self.terms(params, x).sum(-1)

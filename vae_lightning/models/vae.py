@@ -50,7 +50,7 @@ class VAE(Autoencoder):
         return self.annealing.final
 
     def objective(self, x: Tensor, beta: float) -> dict[str, Tensor]:
-        mu, logvar = self.posterior(x)
+        mu, logvar = self.posterior(self.corrupted(x))
         z = mu + (0.5 * logvar).exp() * self.noise(*mu.shape)  # reparameterisation: the gradient reaches μ and σ
         nll, kl = -self.likelihood.log_prob(self.decode(z), x), self.kl(mu, logvar)
         return {"loss": nll + beta * kl, self.likelihood.name: nll, "kl": kl}

@@ -17,6 +17,7 @@ from .likelihood import (
     NegativeLogLikelihood,
     ReconstructionProbability,
 )
+from .neighbours import Neighbours
 from .noise import sample_noise
 from .pathway import NAP, SAP, differences
 from .reconstruction import ReconstructionError
@@ -33,6 +34,7 @@ __all__ = [
     "Mahalanobis",
     "NegativeELBO",
     "NegativeLogLikelihood",
+    "Neighbours",
     "ReconstructionError",
     "ReconstructionProbability",
     "Score",

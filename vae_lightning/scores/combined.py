@@ -21,19 +21,20 @@ class Combined(Score):
     Args:
         scores: At least two.
         weights: One for each score; None for equal ones.
+        standardize: False takes the scores as they come, m_i = 0 and d_i = 1: for those that have one unit already.
     """
 
     mean: Tensor
     std: Tensor
     shares: Tensor
 
-    def __init__(self, scores: list[Score], weights: list[float] | None = None) -> None:
+    def __init__(self, scores: list[Score], weights: list[float] | None = None, standardize: bool = True) -> None:
         super().__init__()
         if len(scores) < 2:
             raise UserError(f"Combined: scores holds {len(scores)}, and combining needs at least two")
         if weights is not None and (len(weights) != len(scores) or min(weights) < 0 or sum(weights) <= 0):
             raise UserError(f"Combined: weights = {weights} must be {len(scores)} numbers of at least 0, not all 0")
-        self.scores, self.weights = list(scores), weights
+        self.scores, self.weights, self.standardize = list(scores), weights, standardize
         self.parts = nn.ModuleList(scores)
         self.register_buffer("mean", torch.zeros(len(scores)))
         self.register_buffer("std", torch.ones(len(scores)))
@@ -51,6 +52,8 @@ class Combined(Score):
     def fit(self, model: Any, train: Iterable[Tensor], val: Iterable[Tensor]) -> None:
         for score in self.scores:
             score.fit(model, train, val)
+        if not self.standardize:
+            return
         found = torch.cat([self._parts(view, x) for view, x in each(model, val)])
         self.mean, self.std = found.mean(0), found.std(0).clamp_min(1e-12)
 
