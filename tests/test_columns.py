@@ -82,6 +82,20 @@ def test_what_each_feature_is() -> None:
         assert np.array_equal(x[:, slice(*group)], encoder.fit_transform(table[[column]].to_numpy()))
 
 
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_prepared_rows_can_be_told_again(transform: str) -> None:
+    columns, raw = fitted(rows(), transform), rows(200, seed=1)
+    told = columns.restore(columns(raw))
+    np.testing.assert_array_equal(told[:, [1, 4]], raw[:, [1, 4]])  # codes, and their gaps
+    np.testing.assert_array_equal(told.isnan(), raw.isnan())
+    for column, size in ((0, 2), (2, 60), (3, 10)):
+        there = ~raw[:, column].isnan()
+        np.testing.assert_allclose(told[there, column], raw[there, column], rtol=1e-4, atol=1e-5 * size)
+    features = torch.arange(columns.width).float()[None]
+    expected = [sum(i for i, of in enumerate(columns.columns) if of == column) for column in range(6)]
+    assert columns.fold(features).tolist() == [expected]
+
+
 def test_numbers_alone_are_standardised_to_the_bit() -> None:
     x = rows()[:, [2, 5]]
     standardize = Standardize()
