@@ -100,6 +100,7 @@ of a file or a folder
   --output FILE         the table to write; its name ends in .csv, .parquet or .arrow
   --append_columns      keep the input's columns, behind the others
   --key COLUMN          what tells rows apart (default: training's id column if there is one, else the row's number)
+  --delimiter ';'       of CSV (default: training's)
   --alpha X             alarm where p is at most this, in place of the threshold
   --device auto|cpu|cuda:0
   --ckpt_path, --fdr, --runs as above, and --experiment NAME: of whose runs best or last is"""
