@@ -7,6 +7,7 @@ Both hold tensors and primitives alone and are read with ``weights_only``; what 
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -133,6 +134,13 @@ def write(content: dict[str, Any], path: Path) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def clear(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left in a folder that nobody writes to now."""
+    for path in folder.glob(".*.ckpt.*") if folder.is_dir() else ():
+        if re.fullmatch(r"[0-9a-f]{32}", path.name.rpartition(".")[2]):
+            path.unlink(missing_ok=True)
 
 
 def _is_old(content: dict[str, Any]) -> bool:

@@ -18,13 +18,15 @@ from .callbacks.completion import Completion
 from .callbacks.metrics import DetectionMetrics
 from .checkpoints import AtomicCheckpointIO
 from .lean import NoProfiler, lean
+from .resumption import Resumption
 
 
 class Trainer(pl.Trainer):
     """Lightning's Trainer, with what the models of this package want of one.
 
     It logs :class:`DetectionMetrics`, calibrates what it keeps (:class:`Completion`), writes checkpoints whole or not
-    at all, and leaves out what Lightning does at each step without effect. Its progress bar is redrawn now and then.
+    at all, resumes from them to the bit (:class:`Resumption`), and leaves out what Lightning does at each step without
+    effect. Its progress bar is redrawn now and then.
 
     Args:
         *args: Lightning's.
@@ -46,7 +48,8 @@ class Trainer(pl.Trainer):
         # redrawing a bar at each step would slow small nets down
         bars = [c for c in given if isinstance(c, ProgressBar) and not any(c is one for one in asked_for)]
         given = [TQDMProgressBar(refresh_rate=50) if c in bars else c for c in given]
-        self.callbacks: Any = [*own, *given, *last]  # metrics before those that monitor them, completion after saving
+        # metrics before those that monitor them, completion after saving
+        self.callbacks: Any = [*own, Resumption(), *given, *last]
 
     @property
     def training(self) -> bool:
