@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint benchmark
+.PHONY: help train test lint docs benchmark wheel
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,15 @@ lint: .venv/ready ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/ready ## build the site into site/
+	$(BIN)/zensical build --strict
+
+wheel: ## build dist/*.whl, install it into an empty environment, train with a configuration that it ships
+	rm -rf build dist/check && mkdir -p dist && $(PYTHON) -m venv dist/check
+	dist/check/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	dist/check/bin/python -m pip install --quiet dist/*.whl
+	cd dist/check && bin/vae-lightning fit --config beta_vae --trainer.max_epochs 1
 
 benchmark: .venv/ready ## time an epoch of fit against hand-written loops
 	$(BIN)/python benchmarks/epoch_time.py

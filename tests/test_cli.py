@@ -13,6 +13,9 @@ import pytest
 import torch
 from conftest import CONFIGS, SMALL, environment, kill
 
+from vae_lightning.commands import main
+from vae_lightning.commands.help import COMMANDS, STUDIES, page
+
 FIT = "fit --config {configs}/beta_vae.yaml"
 DIGITS = "fit --config {configs}/digits_beta_vae.yaml"
 
@@ -202,6 +205,7 @@ WRONG = {
     "misspelt key in a file": (FIT + " --config bad.yaml", ["bad.yaml", "latnt_dim", "latent_dim"]),
     "misspelt model": (FIT + " --model VEA", ["--model", "VEA", "VAE"]),
     "misspelt data set": (FIT + " --data MNISTT", ["--data", "MNISTT", "MNIST"]),
+    "data set in lower case": (FIT + " --data mnist", ["--data", "mnist", "did you mean MNIST"]),
     "misspelt score": (FIT + " --model.init_args.scores=[Reconstruction]", ["scores", "ReconstructionError"]),
     "misspelt optimiser": (FIT + " --model.init_args.optimizer.class_path=Adm", ["optimizer", "Adm"]),
     "misspelt command": ("fitt", ["fitt", "predict"]),
@@ -304,11 +308,42 @@ def test_verbose_shows_the_traceback(run, capsys, monkeypatch, how):
 
 
 @pytest.mark.parametrize("command", ["", "fit ", "validate ", "test ", "predict "])
-def test_help(run, capsys, command):
+def test_help_in_full(run, capsys, command):
     with pytest.raises(SystemExit) as stop:
-        run(command + "--help")
+        run(command + "--help=all")
     assert stop.value.code == 0
     assert "usage: python -m vae_lightning" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_short_and_names_only_what_there_is(run, capsys, command):
+    text = page([command, "--help"])
+    assert text is not None
+    assert len(text.splitlines()) <= 48
+    with pytest.raises(SystemExit):
+        run(f"{command} --help=all")
+    everything = capsys.readouterr().out
+    for option in set(re.findall(r"--[a-z_]+(?:\.[a-z_]+)*", text)) - {"--help"}:
+        known = option.partition(".init_args")[0]  # those are the class's
+        assert re.search(rf"{re.escape(known)}\b", everything), option
+
+
+def test_the_overview_lists_every_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help=all"])
+    listed = set(re.findall(r"^    (\w+)", capsys.readouterr().out.partition("Available subcommands:")[2], re.M))
+    assert listed == {*COMMANDS, *STUDIES}
+    overview = page(["--help"])
+    assert overview is not None
+    assert all(re.search(rf"^  {name} ", overview, re.M) for name in listed)
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, vae_lightning.__main__ as m; sys.argv[1:] = ['fit', '--help']; m.run()"
+    code += "; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == page(["fit", "--help"])
 
 
 def _python(folder: Path, args: list[str]) -> subprocess.CompletedProcess[str]:

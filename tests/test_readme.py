@@ -1,4 +1,4 @@
-"""The README's own code and commands."""
+"""The code and the commands of README.md and of the pages in docs/, and the figures of the results."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ import pytest
 from conftest import CONFIGS, SMALL
 
 from vae_lightning import MLP, fit
+from vae_lightning.commands.help import reference
 
-README = (CONFIGS.parent / "README.md").read_text()
-COMMANDS = [line.split("  #")[0].strip() for line in re.findall(r"^python -m vae_lightning (.*)$", README, re.M)]
-
-
-OWN = re.findall(r"^```python\n# (\w+)\.py\n", README, re.M)
+ROOT = CONFIGS.parent
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+}
+TEXT = "\n".join(PAGES.values())
+COMMANDS = [line.split("  #")[0].strip() for line in re.findall(r"^python -m vae_lightning (.*)$", TEXT, re.M)]
+OWN = re.findall(r"^```python\n# (\w+)\.py\n", TEXT, re.M)
 
 
 @pytest.mark.parametrize("module", OWN)
 def test_a_class_of_ones_own_needs_no_registration(run, tmp_path: Path, monkeypatch, module):
-    (code,) = re.findall(rf"```python\n# {module}\.py\n(.*?)```", README, re.S)
+    (code,) = re.findall(rf"```python\n# {module}\.py\n(.*?)```", TEXT, re.S)
     (tmp_path / f"{module}.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     (command,) = [line for line in COMMANDS if f"{module}." in line]
@@ -33,7 +36,7 @@ def test_a_class_of_ones_own_needs_no_registration(run, tmp_path: Path, monkeypa
 
 
 def test_every_config_named_is_there_and_every_config_is_named():
-    named = set(re.findall(r"`(\w+\.yaml)`", README)) - {"config.yaml"}  # a run's own
+    named = set(re.findall(r"`(\w+\.yaml)`", TEXT)) - {"config.yaml"}  # a run's own
     assert named == {path.name for path in CONFIGS.glob("*.yaml")}
 
 
@@ -47,18 +50,30 @@ def test_overrides_and_lookups_of_the_readme_run(run, fitted, mnist_files):
         assert run(command.replace("configs/", "{configs}/") + files + " --trainer.max_epochs 3") == 0, command
 
 
-@pytest.mark.usefixtures("fitted")  # the newest run, which one block loads
-def test_its_python_runs_from_top_to_bottom():
+@pytest.mark.usefixtures("fitted")  # the newest run, which some load
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if "```python\n" in text])
+def test_its_python_runs_from_top_to_bottom(page: str):
     table = importlib.import_module("pandas").DataFrame(np.random.default_rng(1).normal(size=(20, 10)))
     table.to_csv("new.csv", index=False)
-    names: dict[str, Any] = {}
-    for code in re.findall(r"^```python\n(.*?)```", README, re.S | re.M):
-        if not code.startswith("# "):
-            exec(code, names)
-    assert (names["estimator"].predict(names["new"])[-5:] == -1).all()
-    assert names["run"].detector.predict(names["new"])[-5:].all()
-    assert names["scores"].shape == (20,)
-    assert Path("detector.ckpt").is_file()
+    names: dict[str, Any] = {"__name__": "page"}
+    for code in re.findall(r"^```python\n(.*?)```", PAGES[page], re.S | re.M):
+        exec(code, names)
+    if "new" in names and "run" in names:  # the last five rows are strange
+        assert names["run"].detector.predict(names["new"])[-5:].all()
+
+
+def test_every_link_leads_somewhere():
+    for name, text in PAGES.items():
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text):
+            assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
+
+
+def test_the_pages_on_commands_are_those_of_help():
+    assert PAGES["docs/reference/commands.md"] == reference()
+
+
+def test_the_front_page_is_short():
+    assert len(PAGES["README.md"].splitlines()) <= 150
 
 
 def test_the_examples_for_contributors_run():
@@ -71,6 +86,7 @@ def test_the_examples_for_contributors_run():
 
 
 def test_the_results_are_those_of_the_files():
-    report = runpy.run_path(str(CONFIGS.parent / "results" / "report.py"))
+    report = runpy.run_path(str(ROOT / "results" / "report.py"))
     start, end = report["MARKERS"]
-    assert README.partition(start)[2].partition(end)[0] == report["report"]()
+    for path, expected in report["written"]().items():
+        assert path.read_text().partition(start)[2].partition(end)[0] == expected, path

@@ -19,7 +19,7 @@ import torch
 import yaml
 from conftest import CONFIGS, kill
 
-from vae_lightning.commands import CLI, be_quiet
+from vae_lightning.commands import CLI
 from vae_lightning.errors import UserError
 from vae_lightning.studies import processes
 from vae_lightning.studies.sweep import trials as sweep_trials
@@ -30,6 +30,7 @@ from vae_lightning.studies.sweep.points import Row, front, points
 from vae_lightning.studies.sweep.storage import connect
 from vae_lightning.studies.sweep.trial import Trial
 from vae_lightning.studies.sweep.trials import Trials
+from vae_lightning.training.quiet import be_quiet
 
 LATENT, BETA, SEED = "model.init_args.latent_dim", "model.init_args.beta", "seed_everything"
 ANNEALED = {"class_path": "Linear", "init_args": {"epochs": 1}}

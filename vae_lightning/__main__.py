@@ -1,8 +1,19 @@
-"""``python -m vae_lightning``."""
+"""``python -m vae_lightning``, and the script ``vae-lightning``."""
 
 import sys
 
-from .commands import main
+
+def run() -> None:
+    """Run the command on the command line, and exit with its code."""
+    from .commands.help import page
+
+    if (text := page(sys.argv[1:])) is not None:  # before torch is imported
+        print(text, end="")
+        return
+    from .commands.entry import main
+
+    sys.exit(main())
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -102,8 +102,9 @@ def _place(key: str, args: list[str]) -> str:
 
 
 def _suggest(name: str, known: Iterator[str] | list[str]) -> str:
-    close = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=1, cutoff=0.6)
-    return f": did you mean {close[0]}?" if close else ": --help lists what there is"
+    names = {one.casefold(): one for one in known}
+    close = difflib.get_close_matches(name.casefold(), list(names), n=1, cutoff=0.6)
+    return f": did you mean {names[close[0]]}?" if close else ": --help=all lists what there is"
 
 
 def _classes() -> Iterator[type]:

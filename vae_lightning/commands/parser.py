@@ -17,19 +17,8 @@ from ..training import checkpoints, runs
 from ..training.callbacks import Pictures, Predictions
 from ..training.trainer import Trainer
 from . import evaluate, fit, predict
+from .help import PROGRAM, STUDIES
 from .messages import diagnose  # imports every family: short names work in YAML
-
-COMMANDS = {
-    "fit": "train, then test the kept weights once",
-    "validate": "metrics of a checkpoint on the validation split",
-    "test": "metrics of a checkpoint on the test split",
-    "predict": "scores, p-values and decisions of a checkpoint, as a CSV file",
-}
-STUDIES = {  # commands that are no Trainer's, each with a parser of its own
-    "benchmark": "train a configuration for each class and seed, and put its scores beside older methods",
-    "compare": "put finished runs side by side: a table, ROC curves, training curves",
-    "sweep": "many runs over a grid or a search space, that survive any interruption",
-}
 
 
 class Parser(LightningArgumentParser):
@@ -76,7 +65,7 @@ class CLI(LightningCLI):
             },
             parser_class=Parser,
             parser_kwargs={
-                "prog": "python -m vae_lightning",
+                "prog": PROGRAM,
                 "description": "Find anomalies with autoencoders and variational autoencoders.",
                 "allow_abbrev": False,
             },

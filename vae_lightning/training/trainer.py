@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..data import AnomalyDataModule
 from ..models import AnomalyModel
 from .callbacks.completion import Completion
 from .callbacks.metrics import DetectionMetrics
+from .callbacks.progress import Lines
 from .checkpoints import AtomicCheckpointIO
 from .lean import NoProfiler, lean
 from .resumption import Resumption
@@ -25,8 +27,8 @@ class Trainer(pl.Trainer):
     """Lightning's Trainer, with what the models of this package want of one.
 
     It logs :class:`DetectionMetrics`, calibrates what it keeps (:class:`Completion`), writes checkpoints whole or not
-    at all, resumes from them to the bit (:class:`Resumption`), and leaves out what Lightning does at each step without
-    effect. Its progress bar is redrawn now and then.
+    at all, resumes from them to the bit (:class:`Resumption`), leaves out what Lightning does at each step without
+    effect, and shows its progress in plain lines (:class:`Lines`) where no terminal shows a bar.
 
     Args:
         *args: Lightning's.
@@ -45,9 +47,8 @@ class Trainer(pl.Trainer):
         given: list[Any] = vars(self)["callbacks"]
         own = [] if any(isinstance(c, DetectionMetrics) for c in given) else [DetectionMetrics()]
         last = [] if any(isinstance(c, Completion) for c in given) else [Completion()]
-        # redrawing a bar at each step would slow small nets down
         bars = [c for c in given if isinstance(c, ProgressBar) and not any(c is one for one in asked_for)]
-        given = [TQDMProgressBar(refresh_rate=50) if c in bars else c for c in given]
+        given = [_bar() if c in bars else c for c in given]
         # metrics before those that monitor them, completion after saving
         self.callbacks: Any = [*own, Resumption(), *given, *last]
 
@@ -79,6 +80,12 @@ class Trainer(pl.Trainer):
         if isinstance(model, AnomalyModel) and model.preprocessing is None and isinstance(data, AnomalyDataModule):
             data.setup("fit")  # it was trained in other processes, which sent weights alone
             model.adopt(data)
+
+
+def _bar() -> ProgressBar:
+    """A bar where it can be redrawn, on a terminal or in a notebook; elsewhere lines."""
+    # redrawn at each step it would slow small nets down
+    return TQDMProgressBar(refresh_rate=50) if sys.stdout.isatty() or "ipykernel" in sys.modules else Lines()
 
 
 def listed(callbacks: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from ..training import runs
 from ..training.quiet import be_quiet
 from .messages import check_files
 from .parser import CLI
+from .shipped import with_shipped
 from .source import with_checkpoint
 
 
@@ -21,10 +22,10 @@ def main(args: list[str] | None = None) -> int:
     """Run a command; the exit code is 0, 2 for what the user got wrong, 1 for an interruption or a failed trial."""
     args = list(sys.argv[1:] if args is None else args)
     verbose = "--verbose" in args or os.environ.get("JSONARGPARSE_DEBUG", "").lower() not in ("", "0", "false")
-    args = [arg for arg in args if arg != "--verbose"]
+    args = ["--help" if arg == "--help=all" else arg for arg in args if arg != "--verbose"]
     be_quiet()
     try:
-        return _run(args)
+        return _run(with_shipped(args))
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other, once it has cleaned up
         if isinstance(stop, SystemExit) and stop.code != 1:
             raise
