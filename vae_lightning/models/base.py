@@ -134,6 +134,7 @@ class AnomalyModel(Recorded, Steps):
         return self.preprocessing(raw)
 
     def setup(self, stage: str) -> None:
+        self.share_seed()
         data: Any = getattr(self.trainer, "datamodule", None)
         if self.preprocessing is None and not hasattr(data, "preprocessing"):
             raise UserError("the model has no preprocessing: give it one, or an AnomalyDataModule")

@@ -79,7 +79,9 @@ class Steps(LightningModule):
         self._means["train"].update(terms)
         # a GPU is asked only now and then: each answer makes it wait
         if loss.device.type == "cpu" or batch_idx % 50 == 0:
-            self._stop_if_not_finite(loss.item())
+            # of all processes: each stops for the same reason, and none waits for one that has
+            whole = loss.detach() if self._world == 1 else self.trainer.strategy.reduce(loss.detach(), reduce_op="sum")
+            self._stop_if_not_finite(whole.item())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -154,7 +156,7 @@ class Steps(LightningModule):
         self._stop_if_not_finite(self._means["train"].sum())
         self._log_means("train")
         if "kl" in self._means["train"].names:
-            self.log("train/beta", self.beta)
+            self.log("train/beta", self.beta, sync_dist=True)
 
     def on_fit_end(self) -> None:
         if self._stale:
@@ -187,14 +189,20 @@ class Steps(LightningModule):
                 config["frequency"] = self._trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": config}
 
+    def share_seed(self) -> None:
+        """Processes with seeds of their own would draw orders of their own, and train on some samples twice."""
+        seed = self.trainer.strategy.broadcast(torch.initial_seed())
+        if seed != torch.initial_seed():
+            torch.manual_seed(seed)
+
     def keep_place(self, checkpoint: dict[str, Any]) -> None:
         """What each process has of its own goes into a checkpoint: its means up to here, its random state."""
         means = self._means["train"]
         total = means.total if means.total is None else means.total.cpu()
         mine = {"means": {"names": means.names, "total": total}, "random_state": random_state()}
         ranks: list[Any] = [mine]
-        if self._trainer is not None and self._trainer.world_size > 1:
-            ranks *= self._trainer.world_size
+        if self._world > 1:
+            ranks *= self._world
             dist.all_gather_object(ranks, mine)
         totals = [rank["means"]["total"] for rank in ranks]
         # never replace a good checkpoint by a ruined one
@@ -235,6 +243,10 @@ class Steps(LightningModule):
 
     def _seed_noise(self, step: int) -> None:
         self._seeded.manual_seed(hash((torch.initial_seed(), self.global_rank, step)))
+
+    @property
+    def _world(self) -> int:
+        return 1 if self._trainer is None else self._trainer.world_size
 
     @property
     def _steps_per_epoch(self) -> int:
