@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
+import zipfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -82,12 +83,22 @@ def load(path: Path) -> Any:
     """What is in a file, whatever it is: tensors and primitives.
 
     Raises:
-        UserError: When it is no checkpoint, or holds anything else.
+        UserError: When it is no checkpoint, not what was written, or holds anything else.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch writes a checksum of each tensor, and does not look at it
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(damaged)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has no error of its own for the many ways in which a file can be none
-        raise UserError(f"{path}: truncated or no checkpoint ({type(error).__name__}): give another one") from error
+        what = f"truncated, damaged or no checkpoint ({type(error).__name__})"
+        raise UserError(f"{path}: {what}: give another one{_beside(path)}") from error
+
+
+def _beside(path: Path) -> str:
+    """The other checkpoint of the same run, if there is one."""
+    name = {"last.ckpt": "best.ckpt", "best.ckpt": "last.ckpt"}.get(path.name)
+    return f", {path.with_name(name)} for one" if name and path.with_name(name).is_file() else ""
 
 
 def current(content: Any, path: Path) -> dict[str, Any]:
