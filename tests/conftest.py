@@ -16,6 +16,7 @@ import pytest
 import torch
 import torchvision.datasets
 from lightning.pytorch import Trainer
+from PIL import Image
 
 from vae_lightning.commands import main
 from vae_lightning.data import MNIST, FashionMNIST
@@ -74,6 +75,23 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]
         return main(line.format(configs=CONFIGS).split())
 
     return run
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Small images as MVTec AD lays them out; no two are the same. A scratch is a white line, its mask beside it."""
+    root, rng = tmp_path / "parts", np.random.default_rng(0)
+    for place, n in (("train/good", 60), ("train/scratch", 9), ("test/good", 20), ("test/scratch", 15)):
+        (root / place).mkdir(parents=True)
+        for i in range(n):
+            pixels, mask = rng.integers(0, 100, (8, 8), dtype=np.uint8), np.zeros((8, 8), np.uint8)
+            if "scratch" in place:
+                mask[:, i % 8] = 255
+            Image.fromarray(np.maximum(pixels, mask)).save(root / place / f"{i:03}.png")
+            if place == "test/scratch":
+                (root / "ground_truth" / "scratch").mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(root / "ground_truth" / "scratch" / f"{i:03}_mask.png")
+    return root
 
 
 SMALL = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .batch import ANOMALY, NORMAL
-    from .data import MNIST, AnomalyDataModule, Arrays, Corrupted, Digits, FashionMNIST, Part, SyntheticMixture
+    from .data import MNIST, AnomalyDataModule, Arrays, Corrupted, Digits, FashionMNIST, Images, Part, SyntheticMixture
     from .detection import Conformal, Detector, Percentile, Scores
     from .errors import UserError
     from .estimators import AutoencoderDetector, VAEDetector
@@ -31,6 +31,7 @@ _HOMES = {
         "Corrupted",
         "Digits",
         "FashionMNIST",
+        "Images",
         "SyntheticMixture",
         "Part",
     ),
@@ -65,6 +66,7 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "Gaussian",
+    "Images",
     "MeanSquaredError",
     "Part",
     "Percentile",

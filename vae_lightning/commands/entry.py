@@ -7,17 +7,8 @@ import signal
 import sys
 import traceback
 
-import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
 from ..errors import UserError
-from ..studies import benchmark, compare
-from ..training import runs
-from ..training.quiet import be_quiet
-from .messages import check_files
-from .parser import CLI
 from .shipped import with_shipped
-from .source import with_checkpoint
 
 
 def main(args: list[str] | None = None) -> int:
@@ -29,11 +20,10 @@ def main(args: list[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     verbose = "--verbose" in args or os.environ.get("JSONARGPARSE_DEBUG", "").lower() not in ("", "0", "false")
     args = ["--help" if arg == "--help=all" else arg for arg in args if arg != "--verbose"]
-    be_quiet()
     try:
         return _run(with_shipped(args))
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other, once it has cleaned up
-        terminated = isinstance(stop, SIGTERMException)
+        terminated = type(stop).__name__ == "SIGTERMException"  # Lightning's, which takes seconds to import
         if isinstance(stop, SystemExit) and stop.code != 1 and not terminated:
             raise
         how = "" if args[:1] in (["sweep"], ["benchmark"]) else " and --ckpt_path last"
@@ -49,22 +39,57 @@ def main(args: list[str] | None = None) -> int:
                 traceback.print_exc()
             print(f"error: {message}", file=sys.stderr)
         return 2
+
+
+def _run(args: list[str]) -> int:
+    """Each command imports what it needs: torch takes seconds, and some can do without."""
+    from ..training import runs
+    from ..training.quiet import be_quiet
+
+    be_quiet()
+    try:
+        return _run_with_torch(args[:1], args[1:])
     finally:
         runs.release()
 
 
-def _run(args: list[str]) -> int:
-    command, rest = args[:1], args[1:]
+def _run_with_torch(command: list[str], rest: list[str]) -> int:
+    if command == ["export"]:
+        from . import export
+
+        return export.main(rest)
+    if command == ["predict"]:
+        from . import predict_files
+
+        if predict_files.asked_for(rest):
+            return predict_files.main(rest)
     if command == ["compare"]:
+        from ..studies import compare
+
         return compare.main(rest)
+    if command == ["diagnose"]:
+        from . import diagnose
+
+        return diagnose.main(rest)
+    if command == ["report"]:
+        from . import report
+
+        return report.main(rest)
+    from ..training.quiet import be_quiet
+    from .messages import check_files
+    from .parser import CLI
+    from .source import with_checkpoint
+
     if command == ["benchmark"]:
+        from ..studies import benchmark
+
         return benchmark.main(rest, CLI, be_quiet)
     if command == ["sweep"]:
         from ..studies import sweep  # needs Optuna, an extra
 
         return sweep.main(rest, CLI, be_quiet)
-    check_files(args)
-    with with_checkpoint(args) as resolved:
+    check_files(rest)
+    with with_checkpoint([*command, *rest]) as resolved:
         CLI(resolved)
     return 0
 
@@ -78,7 +103,8 @@ def _user_message(error: BaseException) -> str | None:
     """What the user got wrong, in one line; None for an error of the program's."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, torch.multiprocessing.ProcessRaisedException):  # from a process that a strategy has started
+    torch = sys.modules.get("torch")
+    if torch and isinstance(error, torch.multiprocessing.ProcessRaisedException):  # of a process of a strategy's
         last = str(error).strip().splitlines()[-1]
         name, _, message = last.partition(": ")
         return message if name.endswith("UserError") else None

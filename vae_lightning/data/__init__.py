@@ -5,25 +5,31 @@ trainer, and of ``detection`` nothing but ``preprocessing``.
 """
 
 from ..batch import ANOMALY, NORMAL, Batch
+from .adbench import ADBench
 from .arrays import Arrays
 from .base import AnomalyDataModule
 from .corrupted import Corrupted
+from .folder import Images
 from .loader import Loader
 from .splits import Part
 from .synthetic import SyntheticMixture
+from .table import Table
 from .vision import MNIST, Digits, FashionMNIST
 
 __all__ = [
     "ANOMALY",
     "MNIST",
     "NORMAL",
+    "ADBench",
     "AnomalyDataModule",
     "Arrays",
     "Batch",
     "Corrupted",
     "Digits",
     "FashionMNIST",
+    "Images",
     "Loader",
     "Part",
     "SyntheticMixture",
+    "Table",
 ]

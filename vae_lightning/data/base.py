@@ -16,7 +16,7 @@ from ..detection.preprocessing import Preprocessing
 from ..errors import UserError
 from ..recipe import Recorded, describe
 from .checks import check_arguments, check_sources
-from .loader import Chain, Loader, Split
+from .loader import Chain, Loader, Redraw, Split, binarized
 from .splits import Part, Shares, Sources, make_splits
 
 
@@ -57,7 +57,7 @@ class AnomalyDataModule(Recorded, LightningDataModule):
         seed: Of the splits.
 
     Attributes:
-        input_shape: Of one sample.
+        input_shape: Of one prepared sample; of a raw one, too, for most kinds of preprocessing.
         classes: The names of the classes, whose numbers are their positions.
         preprocessing: What makes a network's input of a raw sample, not fitted yet; the model fits a copy of its own.
 
@@ -109,6 +109,11 @@ class AnomalyDataModule(Recorded, LightningDataModule):
         """Anomalous when the arguments choose no classes at all; data sets without such classes have none."""
         return []
 
+    @property
+    def redraw(self) -> Redraw | None:
+        """What is drawn anew of the training samples in each epoch, see :class:`Loader`."""
+        return binarized if self.binarize else None
+
     def division(self) -> tuple[list[int], list[int]]:
         """The normal and the anomalous classes, as the arguments choose them."""
         everything = range(len(self.classes))
@@ -125,15 +130,19 @@ class AnomalyDataModule(Recorded, LightningDataModule):
         """Build the splits, once: Lightning calls this for each stage."""
         if self._splits:
             return
-        normal, anomalous = self.division()
-        if self.anomalies_from is not None:
-            anomalous = list(range(len(self.anomalies_from.classes)))
         own = self.load()
         sources = Sources(*own, *(self.anomalies_from.load() if self.anomalies_from is not None else own))
         check_sources(self, sources)
+        self._splits = self.divide(sources)
+
+    def divide(self, sources: Sources) -> dict[str, Split | Chain]:
+        """The splits, by name, of what has been loaded."""
+        normal, anomalous = self.division()
+        if self.anomalies_from is not None:
+            anomalous = list(range(len(self.anomalies_from.classes)))
         shares = Shares(*(getattr(self, name) for name in Shares._fields))
         try:
-            self._splits = make_splits(sources, normal, anomalous, shares, self.seed, self.binarize)
+            return make_splits(sources, normal, anomalous, shares, self.seed, self.binarize)
         except UserError as error:
             raise UserError(f"{type(self).__name__}: {error}") from None
 
@@ -216,5 +225,5 @@ class AnomalyDataModule(Recorded, LightningDataModule):
             seed=torch.initial_seed(),
             device=device,
             num_workers=self.num_workers,
-            binarize=self.binarize and split == "train",
+            redraw=self.redraw if split == "train" else None,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,18 +13,23 @@ from torch.utils.data import DataLoader, Dataset
 from ..batch import Batch, even_batches
 from ..errors import UserError
 
+Redraw = Callable[[Tensor, torch.Generator], Tensor]
+
 GATHERED = 2**18  # numbers that are gathered at once: what stays in a processor's cache
+FROM_FILE = 2**22  # the same out of a file: the more rows at once, the closer together they lie
 
 
 class Split(Dataset):
     """Samples of one split. Index it with a tensor of B positions and it gives B samples at once.
 
     Args:
-        x: (N, *input_shape), raw: as stored.
-        rows: int64 (n,), which of the N samples are in this split. The samples themselves are not copied.
-        label: int64 (n,), for each row.
-        target: int64 (n,), for each row.
-        row: int64 (n,), where each stands in its source. None: ``rows``.
+        x: (N, *raw_shape), raw: as stored; a tensor, or :class:`Rows` of a file.
+        rows: (n,), which of the N samples are in this split. The samples themselves are not copied.
+        label: (n,), for each row.
+        target: (n,), for each row.
+        row: (n,), where each stands in its source. None: ``rows``.
+
+    All but x are whole numbers of any type; in batches they are int64.
     """
 
     def __init__(self, x: Tensor, rows: Tensor, label: Tensor, target: Tensor, row: Tensor | None = None) -> None:
@@ -37,8 +42,8 @@ class Split(Dataset):
     def __getitem__(self, positions: Tensor) -> Batch:
         # index_select copies whole rows: 20 times faster than indexing for images
         rows = self.rows.index_select(0, positions)
-        columns = (self.x, rows), (self.label, positions), (self.target, positions), (self.row, positions)
-        return Batch(*(column.index_select(0, index) for column, index in columns))
+        columns = (column.index_select(0, positions).long() for column in (self.label, self.target, self.row))
+        return Batch(self.x.index_select(0, rows), *columns)
 
     def select(self, positions: Tensor) -> Split:
         """The samples at these positions, in this order."""
@@ -99,7 +104,7 @@ class Loader:
         device: Where batches go.
         num_workers: 0 indexes tensors in this process, the fastest way for data in memory. More read ahead with a
             plain DataLoader, for splits whose samples come from disk.
-        binarize: Draw each uint8 pixel as 0 or 255 with its grey value for probability, anew each epoch.
+        redraw: What is drawn anew each epoch: (raw samples, a generator on their device) → samples of the same shape.
     """
 
     def __init__(
@@ -111,10 +116,10 @@ class Loader:
         seed: int = 0,
         device: torch.device | None = None,
         num_workers: int = 0,
-        binarize: bool = False,
+        redraw: Redraw | None = None,
     ) -> None:
         self.split, self.batch_size, self.shuffle = split, batch_size, shuffle
-        self.seed, self.num_workers, self.binarize = seed, num_workers, binarize
+        self.seed, self.num_workers, self.redraw = seed, num_workers, redraw
         self.device = device or torch.device("cpu")
         self.epoch = self.position = self._start = 0
         self.sampler, self.batch_sampler = self, None  # Lightning calls set_epoch on a loader's `sampler`
@@ -163,7 +168,8 @@ class Loader:
         if not plan or not isinstance(self.split, Split):  # a chain orders each batch by its parts
             yield from map(self.split.__getitem__, plan)
             return
-        at_once = max(1, GATHERED // max(1, len(plan[0]) * self.split.x[0].numel()))
+        most = GATHERED if isinstance(self.split.x, Tensor) else FROM_FILE
+        at_once = max(1, most // max(1, len(plan[0]) * self.split.x[0].numel()))
         for i in range(0, len(plan), at_once):
             some = plan[i : i + at_once]
             whole = self.split[torch.cat(some)]
@@ -191,18 +197,18 @@ class Loader:
         return rows.device if isinstance(rows, Tensor) else torch.device("cpu")
 
     def _finish(self, batch: Batch) -> Batch:
-        """Move the raw samples; draw their pixels where that is asked for."""
+        """Move the raw samples; draw of them what is drawn anew."""
         if self.device.type == "mps" and batch.x.dtype == torch.float64:
             batch = batch._replace(x=batch.x.float())  # it has no double
         if self.device.type == "cuda" and not batch.x.is_cuda:
             batch = Batch(*(t if t.is_pinned() else t.pin_memory() for t in batch))
         batch = Batch(*(t.to(self.device, non_blocking=True) for t in batch))
-        if not self.binarize:
+        if self.redraw is None:
             return batch
         # a function of the position, so that a resumed run draws what an undisturbed one would have
         generator = torch.Generator(self.device)
         generator.manual_seed(hash((self.seed, self.epoch, self.rank, self.position)))
-        return batch._replace(x=binarized(batch.x, generator))
+        return batch._replace(x=self.redraw(batch.x, generator))
 
 
 def binarized(x: Tensor, generator: torch.Generator) -> Tensor:

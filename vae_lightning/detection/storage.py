@@ -6,9 +6,7 @@ Both hold tensors and primitives alone and are read with ``weights_only``; what 
 
 from __future__ import annotations
 
-import os
 import re
-import uuid
 import zipfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import whole
 from ..recipe import build
 
 KEY = "vae_lightning"  # of what this package puts into a checkpoint
@@ -134,17 +133,8 @@ def _is_whole(content: dict[str, Any]) -> bool:
 
 def write(content: dict[str, Any], path: Path) -> None:
     """Write beside the target and then rename: a process killed at any moment leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # not tempfile's, which no one else may read
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def clear(folder: Path) -> None:
@@ -209,6 +199,7 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
             raise UserError(f"{where}: {about['model']['class_path']} is no model")
         model.load_state_dict(content["state_dict"])
         model.trained_on = dict(about["trained_on"])
+        model.canary = about.get("canary")
     except UserError as error:
         raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from error
     except Exception as error:  # whatever a recipe leads to that nobody wrote on purpose

@@ -32,7 +32,7 @@ class AnomalyModel(Recorded, Steps):
     ``decode``, ``reconstruct`` as far as it has them, all of prepared samples.
 
     Args:
-        input_shape: Of one sample; the command line takes it from the data.
+        input_shape: Of one prepared sample; the command line takes it from the data.
         scores: What counts as strange; the first one decides. Copied.
         threshold: From scores of normal calibration samples to a decision. Copied, once for each score.
         preprocessing: From raw samples to what the network sees; None takes the data module's. Copied.
@@ -63,6 +63,7 @@ class AnomalyModel(Recorded, Steps):
         )
         self.check_scores()
         self.trained_on: dict[str, Any] = {}  # what the data module said of itself
+        self.canary: Tensor | None = None  # a few raw calibration samples, see Draw
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -72,6 +73,9 @@ class AnomalyModel(Recorded, Steps):
     def detector(self) -> Detector:
         """Raw samples in, decisions out."""
         return Detector(self)
+
+    def prepare_for(self, preprocessing: Preprocessing) -> None:
+        """Told what prepares its samples, once that is fitted."""
 
     def check_scores(self) -> None:
         """Raise a UserError if the model lacks what a score needs."""
@@ -95,6 +99,7 @@ class AnomalyModel(Recorded, Steps):
             "versions": storage.versions(),
             "model": recipe,
             "trained_on": self.trained_on,
+            "canary": self.canary,
         }
 
     @classmethod
@@ -152,6 +157,7 @@ class AnomalyModel(Recorded, Steps):
             self.preprocessing = copy.deepcopy(data.preprocessing)
         if not self.preprocessing.fitted:  # a checkpoint, which is loaded later than this, brings its own
             self.preprocessing.fit(_Raw(data.reference_dataloader()))
+            self.prepare_for(self.preprocessing)
         if again or not self.trained_on:
             self.trained_on = data.about()
 
@@ -180,6 +186,7 @@ class AnomalyModel(Recorded, Steps):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.beta = checkpoint.get("beta", self.final_beta)
         self.take_place(checkpoint)
+        self.canary = checkpoint[storage.KEY].get("canary")
         # other scores than the checkpoint's start out unfitted
         arguments = checkpoint[storage.KEY]["model"]["init_args"]
         mine = self.recipe["init_args"]

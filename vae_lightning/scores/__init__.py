@@ -7,6 +7,7 @@ trainer; they import nothing of this package but ``errors``.
 
 from .base import Score
 from .combined import Combined
+from .contributions import Contributions
 from .features import latent_features
 from .latent import KNearestNeighbours, LatentDensity, Mahalanobis
 from .likelihood import (
@@ -17,6 +18,7 @@ from .likelihood import (
     NegativeLogLikelihood,
     ReconstructionProbability,
 )
+from .neighbours import Neighbours
 from .noise import sample_noise
 from .pathway import NAP, SAP, differences
 from .reconstruction import ReconstructionError
@@ -25,6 +27,7 @@ __all__ = [
     "NAP",
     "SAP",
     "Combined",
+    "Contributions",
     "ImportanceWeighted",
     "InputComplexity",
     "KNearestNeighbours",
@@ -33,6 +36,7 @@ __all__ = [
     "Mahalanobis",
     "NegativeELBO",
     "NegativeLogLikelihood",
+    "Neighbours",
     "ReconstructionError",
     "ReconstructionProbability",
     "Score",
