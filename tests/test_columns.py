@@ -82,7 +82,7 @@ def test_what_each_feature_is() -> None:
         assert np.array_equal(x[:, slice(*group)], encoder.fit_transform(table[[column]].to_numpy()))
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", [*dict.fromkeys([*TRANSFORMS, "blend"])])
 def test_prepared_rows_can_be_told_again(transform: str) -> None:
     columns, raw = fitted(rows(), transform), rows(200, seed=1)
     told = columns.restore(columns(raw))
@@ -211,7 +211,7 @@ def test_a_sample_does_not_depend_on_the_batches_and_is_even() -> None:
         (lambda: Columns([0, 3], [2]), "gaps = .* must be columns from 0 to 1"),
         (lambda: Columns([0, 3], [1, 0]), "gaps = .* ascending"),
         (lambda: Columns([0, 3], [1, 1]), "gaps = .* ascending"),
-        (lambda: Columns([0, 3], transform="square"), "transform = square is not one of none, quantile, log"),
+        (lambda: Columns([0, 3], transform="square"), "transform = square is not one of none, quantile, blend, log"),
         (lambda: Columns([0, 3])(torch.zeros(2, 2)), "Columns is not fitted"),
         (lambda: Columns([0, 3]).fit([]), "no rows to fit on"),
         (lambda: Columns([0, 3]).fit([torch.zeros(0, 2)]), "no rows to fit on"),
