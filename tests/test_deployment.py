@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,33 +25,44 @@ from vae_lightning.deployment.export import export, manifest_of
 from vae_lightning.deployment.manifest import Manifest
 from vae_lightning.deployment.scorer import Scorer
 from vae_lightning.deployment.tolerance import TOLERANCE, difference
-from vae_lightning.detection import Conformal, Detector, Images, Standardize
+from vae_lightning.detection import Columns, Conformal, Detector, Images, Standardize
 from vae_lightning.errors import UserError
-from vae_lightning.models import VAE, Autoencoder
-from vae_lightning.models.likelihoods import Gaussian
+from vae_lightning.models import VAE, Autoencoder, Mixed
 from vae_lightning.models.networks import MLP, Conv
+from vae_lightning.schema import Column, Schema
 from vae_lightning.scores import NAP, LikelihoodRegret, NegativeELBO, ReconstructionError, Score
 
 FORMS: list[seal.Format] = ["onnx", "pt2"]
-NAMES = [f"c{i}" for i in range(10)]
-
-
-def table_detector(scores: list[Score] | None = None) -> Detector:
-    """Of ten named columns on scales of their own, with an offset that single precision would swallow."""
-    torch.manual_seed(0)
-    given = scores or [NAP(), NegativeELBO(samples=1), ReconstructionError()]
-    model = VAE([10], MLP([16]), 3, Gaussian(0.05), scores=given, preprocessing=Standardize()).eval()
-    model.trained_on = {"columns": NAMES, "data": "Surface", "samples": 200}
-    train, val, calibration = (raw(n, seed) for n, seed in ((200, 1), (100, 2), (150, 3)))
-    assert model.preprocessing is not None
-    model.preprocessing.fit([train])
-    model.detector.fit([train], [val])
-    model.detector.calibrate(calibration)
-    return model.detector
+COLUMNS = [*(Column(f"c{i}") for i in range(10)), Column("kind", "categorical", ("a", "b"), ("rare",))]
+NAMES = [column.name for column in COLUMNS]
 
 
 def raw(n: int, seed: int, shift: float = 0.0) -> Tensor:
-    return samples(n, seed, shift).double() * torch.logspace(-3, 3, 10, dtype=torch.float64) + 1e6
+    """Ten numbers on scales of their own, with an offset that single precision would swallow and gaps, and a code."""
+    generator = torch.Generator().manual_seed(seed)
+    x = samples(n, seed, shift).double() * torch.logspace(-3, 3, 10, dtype=torch.float64) + 1e6
+    x[torch.rand(n, generator=generator) < 0.1, 9] = torch.nan
+    return torch.cat([x, torch.randint(2, (n, 1), generator=generator)], 1)
+
+
+def table(x: Tensor) -> dict[str, Any]:
+    """The same as columns, the last one first, with words."""
+    words = np.array(["a", "b", "rare", "never seen"])[x[:, -1].long().numpy()]
+    return {"kind": words, **{name: x[:, i].numpy() for i, name in enumerate(NAMES[:-1])}}
+
+
+def table_detector(scores: list[Score] | None = None) -> Detector:
+    torch.manual_seed(0)
+    prepares = Columns([column.codes for column in COLUMNS], gaps=[9])
+    prepares.fit([raw(200, 1)])
+    given = scores or [NAP(), NegativeELBO(samples=1), ReconstructionError()]
+    model = VAE([prepares.width], MLP([16]), 3, Mixed(), scores=given, preprocessing=prepares).eval()
+    model.likelihood.adopt(prepares)
+    schema = Schema(tuple(COLUMNS), "float64")
+    model.trained_on = {"columns": NAMES, "schema": schema.to_json(), "data": "Surface", "samples": 200}
+    model.detector.fit([raw(200, 1)], [raw(100, 2)])
+    model.detector.calibrate(raw(150, 3))
+    return model.detector
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +91,9 @@ def test_a_file_scores_as_its_detector(form: str, scorers: dict[str, Scorer], de
     scorer.check()
     assert scorer.manifest.outputs == ("score", "p_value", "anomaly", "NegativeELBO", "ReconstructionError")
     for size in (0, 1, 2, 7, 1500):
-        x = torch.cat([raw(size // 2, size), raw(size - size // 2, size + 1, shift=0.3)])
+        x = torch.cat([raw(size // 2, size), raw(size - size // 2, size + 1, shift=3.0)])
         expected, found = detector(x), scorer(x.numpy())
-        columns = {name: x[:, i].numpy() for i, name in reversed(list(enumerate(NAMES)))}
-        assert all(np.array_equal(found[name], column) for name, column in scorer(columns).items())
+        assert all(np.array_equal(found[name], column) for name, column in scorer(table(x)).items())
         assert found["score"].dtype == found["p_value"].dtype == np.float32
         assert found["anomaly"].dtype == np.bool_
         for name, key in {"NAP": "score", "NegativeELBO": "NegativeELBO"}.items():
@@ -116,12 +127,12 @@ def test_what_a_file_says_of_itself(files: dict[str, Path], scorers: dict[str, S
 
 
 def test_scoring_with_onnx_needs_no_torch(files: dict[str, Path], detector: Detector) -> None:
-    np.save(files["onnx"].with_name("x.npy"), raw(20, 5).numpy())
+    np.savez(files["onnx"].with_name("x.npz"), **table(raw(20, 5)))
     code = """
 import json, sys
 import numpy as np
 from vae_lightning.deployment.scorer import Scorer
-found = Scorer("detector.onnx")({f"c{i}": column for i, column in enumerate(np.load("x.npy").T)})
+found = Scorer("detector.onnx")(dict(np.load("x.npz")))
 heavy = [name for name in ("torch", "lightning", "sklearn", "scipy", "onnx") if name in sys.modules]
 print(json.dumps([heavy, found["score"].tolist()]))
 """
@@ -177,7 +188,9 @@ class Answers:
         self.detector, self.changed = detector, changed
 
     def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        found = self.detector(torch.from_numpy(x))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # unknown categories
+            found = self.detector(torch.from_numpy(x))
         others = {name: found.each[name] for name in self.detector.names[1:]}
         given = {"score": found.score, "p_value": found.p_value, "anomaly": found.anomaly, **others}
         arrays = {name: value.numpy() for name, value in given.items()}
@@ -223,8 +236,10 @@ def test_hard_cases_hold_what_is_easily_scored_otherwise(detector: Detector) -> 
     canary = raw(4, 1).numpy()
     hard = verification.hard_cases(canary, manifest_of(detector))
     assert hard.dtype == np.float64
-    assert (hard == 0).all(1).any()
-    assert hard.max() > 1e8
+    assert np.isnan(hard).all(1).any()  # nothing there at all
+    assert np.isnan(hard).any(0).all()  # and each value missing by itself
+    assert {2, 3} <= set(hard[:, -1])  # a rare category and an unknown one
+    assert np.nanmax(hard) > 1e8
     pixels = verification.hard_cases(np.full((2, 1, 4, 4), 9, np.uint8), Manifest(**PIXELS))
     assert {0, 255} <= {int(image.min()) for image in pixels if image.min() == image.max()}
 
@@ -272,13 +287,13 @@ def test_refusals_of_export(tmp_path: Path, files: dict[str, Path], detector: De
 
 
 def test_a_checkpoint_keeps_a_few_calibration_samples(detector: Detector, files: dict[str, Path]) -> None:
-    assert torch.equal(detector.model.canary, raw(150, 3)[:64])
-    assert torch.equal(Detector.load(files["ckpt"]).model.canary, raw(150, 3)[:64])
+    for model in (detector.model, Detector.load(files["ckpt"]).model):
+        np.testing.assert_array_equal(model.canary, raw(150, 3))
     big = Autoencoder([3, 256, 256], Conv([2]), 2, preprocessing=Images())
     big.thresholds["ReconstructionError"] = Conformal(0.5)
-    big.detector.calibrate(list(torch.randint(0, 256, (9, 3, 256, 256), dtype=torch.uint8).split(2)))
+    big.detector.calibrate(list(torch.randint(0, 256, (30, 3, 256, 256), dtype=torch.uint8).split(2)))
     assert big.canary is not None
-    assert len(big.canary) == 5  # of 192 KiB each
+    assert len(big.canary) == 21  # of 192 KiB each
 
 
 @pytest.fixture(scope="module")
@@ -449,21 +464,52 @@ def test_a_manifest_is_read_as_it_was_written_or_not_at_all() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_no_sample_is_refused_by_row_and_column(form: str, scorers: dict[str, Scorer]) -> None:
-    scorer = scorers[form]
-    columns = {name: raw(5, 1)[:, i].numpy() for i, name in enumerate(NAMES)}
-    for value in (np.nan, np.inf):
-        column = columns["c4"].copy()
-        column[3] = value
-        with pytest.raises(UserError, match=rf"^row 13, column '?c4'? is {value}: fill it in, or leave the row out$"):
-            scorer({**columns, "c4": column}, first_row=10)
-    with pytest.raises(UserError, match=r"^the table lacks columns c0, c9$"):
-        scorer({name: columns[name] for name in NAMES[1:9]})
-    with pytest.raises(UserError, match=r"^encoded rows have shape \[rows, 10\], not \[5, 9\]$"):
-        scorer(raw(5, 1)[:, :9].numpy())
+    scorer, x = scorers[form], raw(5, 1)
+    columns = table(x)
+    infinite = columns["c4"].copy()
+    infinite[3] = np.inf
+    with pytest.raises(UserError, match=r"^row 13, column 'c4' is inf: fill it in, or leave the row out$"):
+        scorer({**columns, "c4": infinite}, first_row=10)
+    with pytest.raises(UserError, match=r"^the table lacks columns c0, kind$"):
+        scorer({name: columns[name] for name in NAMES[1:10]})
+    with pytest.raises(UserError, match=r"^encoded rows have shape \[rows, 11\], not \[5, 10\]$"):
+        scorer(x[:, :10].numpy())
     with pytest.raises(UserError, match=r"^row 0, column 'c1' is 'two', not a number$"):
         scorer({**columns, "c1": np.array(["two"] * 5)})
-    with pytest.warns(UserWarning, match=r"^columns that the detector does not know are left out: id$"):
-        scorer({"id": np.arange(5), **columns})
+    x[2, -1] = 4
+    with pytest.raises(UserError, match=r"^row 2, column 'kind' is 4: codes are 0 to 3, or NaN$"):
+        scorer(x.numpy())
+
+
+def test_a_word_that_was_never_seen_is_said_once(files: dict[str, Path]) -> None:
+    scorer, x = Scorer(files["onnx"]), raw(5, 1)
+    x[:3, -1] = 3
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            scorer({"id": np.arange(5), **table(x)})
+    assert [str(warning.message) for warning in caught] == [
+        "column 'kind': 3 values were never seen in training",
+        "columns that the detector does not know are left out: id",
+    ]
+
+
+def test_gaps_are_refused_where_the_detector_knows_of_none(tmp_path: Path) -> None:
+    model = Autoencoder([10], MLP([4]), 2, preprocessing=Standardize()).eval()
+    assert model.preprocessing is not None
+    model.preprocessing.fit([samples(50, 1)])
+    model.trained_on = {"columns": NAMES[:10]}
+    model.detector.calibrate(samples(50, 2))
+    card = export(model.detector, tmp_path / "d.pt2", "pt2")
+    assert (card["dtype"], card["missing"]) == ("float64", False)
+    x = samples(5, 3).numpy()
+    scorer = Scorer(tmp_path / "d.pt2")
+    expected = model.detector(x).score
+    np.testing.assert_allclose(scorer(x)["score"], expected, rtol=TOLERANCE)
+    np.testing.assert_allclose(scorer(dict(zip(NAMES, x.T, strict=False)))["score"], expected, rtol=TOLERANCE)
+    x[3, 4] = np.nan
+    with pytest.raises(UserError, match=r"^row 13, column c4 is nan: fill it in, or leave the row out$"):
+        scorer(x, first_row=10)
 
 
 # The command

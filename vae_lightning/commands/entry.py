@@ -59,6 +59,14 @@ def _run_with_torch(command: list[str], rest: list[str]) -> int:
         from ..studies import compare
 
         return compare.main(rest)
+    if command == ["diagnose"]:
+        from . import diagnose
+
+        return diagnose.main(rest)
+    if command == ["report"]:
+        from . import report
+
+        return report.main(rest)
     from ..training.quiet import be_quiet
     from .messages import check_files
     from .parser import CLI

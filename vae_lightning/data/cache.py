@@ -92,6 +92,20 @@ def remember(path: Path, about: Any, **arrays: np.ndarray | None) -> None:
     os.replace(temporary, path)
 
 
+def held(shape: tuple[int, int], dtype: np.dtype, batches: Iterable[Tensor]) -> Tensor:
+    """A table in memory.
+
+    Raises:
+        UserError: When there are more or fewer rows.
+    """
+    x, rows = torch.from_numpy(np.empty(shape, dtype)), 0
+    for batch in batches:
+        x[rows : rows + len(batch)] = batch[: max(0, shape[0] - rows)]
+        rows += len(batch)
+    _check_rows(rows, shape[0])
+    return x
+
+
 def stored(path: Path, shape: tuple[int, int], dtype: np.dtype, batches: Callable[[], Iterable[Tensor]]) -> Rows:
     """A table in a file, written unless it is there: by one process, whole or not at all.
 
@@ -137,13 +151,17 @@ def _write(path: Path, shape: tuple[int, int], dtype: np.dtype, batches: Iterabl
                 rows += len(batch)
             file.flush()
             os.fsync(file.fileno())
-        if rows != shape[0]:
-            raise UserError(f"the table has {rows} rows, and had {shape[0]} before: it changed while it was read")
+        _check_rows(rows, shape[0])
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{temporary}: cannot be written ({error.strerror})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_rows(rows: int, before: int) -> None:
+    if rows != before:
+        raise UserError(f"the table has {rows} rows, and had {before} before: it changed while it was read")
 
 
 def _size(size: int) -> str:

@@ -117,8 +117,8 @@ class Table(AnomalyDataModule):
         self.preprocessing, self.input_shape = Unchanged(), []  # until it is known what the columns are
         super().__init__(**kwargs)
         self._divide()
-        beside = {name for name in (label, time, id, *ignore) if name is not None}
-        found = _given(schema) if schema else self._infer(beside, numeric, categorical, max_levels)
+        self._beside = sorted({name for name in (label, time, id, *ignore) if name is not None})
+        found = _given(schema) if schema else self._infer(set(self._beside), numeric, categorical, max_levels)
         self.schema, self.gaps, self.columns = found.schema, found.gaps, found.schema.names
         self.preprocessing = Columns([column.codes for column in self.schema], self.gaps, transform)
         self.input_shape = [self.preprocessing.width]
@@ -137,7 +137,9 @@ class Table(AnomalyDataModule):
         return self._parts(train, train if self._test is None else self._encoded(self._test, len(self._test_target)))
 
     def about(self) -> dict[str, Any]:
-        return {**super().about(), "schema": self.schema.to_json(), "id": self.id}
+        delimiter, missing = self._reading
+        reading = {"delimiter": delimiter, "missing": list(missing)}
+        return {**super().about(), "schema": self.schema.to_json(), "id": self.id, "beside": self._beside, **reading}
 
     def recipe(self) -> Any:
         recipe = super().recipe()
@@ -186,7 +188,7 @@ class Table(AnomalyDataModule):
         if known := files.recall(path):
             return _given(known[0])
         found = infer(self._train, trained, beside, numeric, categorical, max_levels)
-        if self._large:
+        if self._large(self._train, len(trained)):
             files.remember(path, {**found.schema.to_json(), "gaps": found.gaps, "guesses": found.guesses})
         return found
 
@@ -198,8 +200,7 @@ class Table(AnomalyDataModule):
             (rows, words), arrays = known
             return Marks(rows, arrays.get("label"), words, arrays.get("time"))
         marks = read_marks(source, label, time)
-        self._large = marks.rows * len(source.names) * 4 > self._memory and bool(source.signature())
-        if self._large:
+        if self._large(source, marks.rows):
             files.remember(path, [marks.rows, marks.words], label=marks.label, time=marks.time)
         return marks
 
@@ -211,11 +212,15 @@ class Table(AnomalyDataModule):
         def batches() -> Iterator[Tensor]:
             return source.apply(lambda batch, first_row: self.schema.encode(batch, first_row).x, columns=self.columns)
 
-        dtype = np.dtype(self.schema.dtype)
-        if rows * len(self.schema) * dtype.itemsize <= self._memory or not source.signature():
-            return torch.cat(list(batches()))
+        shape, dtype = (rows, len(self.schema)), np.dtype(self.schema.dtype)
+        if not self._large(source, rows):
+            return files.held(shape, dtype, batches())
         path = self._path(source, "numbers", self.schema.to_json()).with_suffix(".npy")
-        return files.stored(path, (rows, len(self.schema)), dtype, batches)
+        return files.stored(path, shape, dtype, batches)
+
+    def _large(self, source: Source, rows: int) -> bool:
+        """Whether a file is too large for its numbers to be held in memory."""
+        return rows * len(source.names) * 4 > self._memory and bool(source.signature())
 
     def _path(self, source: Source, what: str, *key: Any) -> Path:
         name = f"{Path(source.name).stem}-{what}-{files.key(source.signature(), self._reading, *key)}.npz"

@@ -26,6 +26,7 @@ from ..schema import Column, Schema
 from . import archive, runners, seal, verification
 from .manifest import INPUT, KEY, Canary, Manifest
 
+CHECKED = 64  # calibration samples that the file is checked with
 CANARY = 4  # calibration samples in the file, for whoever loads it to check
 
 
@@ -133,7 +134,7 @@ def _canary(detector: Detector) -> np.ndarray:
     if not isinstance(rows, Tensor) or not len(rows):
         raise UserError(f"the detector holds no calibration samples to check the file with: {storage.RECALIBRATE}")
     _, dtype = _input(detector)
-    return rows.to(getattr(torch, dtype)).numpy()
+    return rows[:CHECKED].to(getattr(torch, dtype)).numpy()
 
 
 def _traced(detector: Detector, manifest: Manifest) -> torch.export.ExportedProgram:
@@ -158,6 +159,8 @@ def _onnx(program: torch.export.ExportedProgram, manifest: Manifest) -> bytes:
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(manifest.outputs)}
     exported = torch.onnx.export(program, dynamo=True, external_data=False, verbose=False, **names)
     assert exported is not None
+    for node in exported.model.graph.all_nodes():
+        node.metadata_props.clear()  # which of torch's lines made it, on whose machine
     exported.model.metadata_props[KEY] = json.dumps(manifest.to_json())
     return exported.model_proto.SerializeToString()
 

@@ -64,7 +64,7 @@ class AnomalyModel(Recorded, Steps):
         )
         self.check_scores()
         self.trained_on: dict[str, Any] = {}  # what the data module said of itself
-        self.canary: Tensor | None = None  # a few raw calibration samples
+        self.canary: Tensor | None = None  # a few raw calibration samples, see Draw
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:

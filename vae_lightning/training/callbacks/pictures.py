@@ -53,10 +53,12 @@ def histogram(scores: Tensor, label: Tensor, threshold: float, score: str, title
     bins = torch.linspace(low, high, 61).tolist()
     for what, colour, kind in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
         chosen = scores[label == what].clamp(max=high)
+        if not len(chosen):  # normal data alone
+            continue
         axis.hist(chosen.numpy(), bins, density=True, color=colour, alpha=0.6, label=f"{kind} (n = {len(chosen):,})")
     if reachable:
         axis.axvline(threshold, color=BLACK, linestyle="--", label=f"threshold {threshold:.4g}")
-    axis.set(xlabel=f"{score} (last bar: all above)", ylabel="density", title=title)
+    axis.set(xlabel=f"{score}; the last bar holds everything above", ylabel="density", title=title)
     figure.legend(loc="outside lower center", ncols=3)  # inside the axes it would hide bars, or points
     return figure
 
