@@ -84,9 +84,7 @@ WHAT = {
     "test": "The metrics of a checkpoint on its test split.",
     "predict": "Scores, p-values and decisions of a checkpoint: predictions.csv in the run's folder, a row a sample.",
 }
-MORE = {
-    "predict": "\n  --fdr X               bound the share of false alarms among the alarms, in (0, 1)"
-}
+MORE = {"predict": "\n  --fdr X               bound the share of false alarms among the alarms, in (0, 1)"}
 REST = """\
 --print_config shows every key with its value, in the form of a configuration file; --help=all lists every option;
 --model.help VAE, --data.help MNIST the arguments of a class."""

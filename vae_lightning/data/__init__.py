@@ -12,6 +12,7 @@ from .folder import Images
 from .loader import Loader
 from .splits import Part
 from .synthetic import SyntheticMixture
+from .textures import SyntheticTextures
 from .vision import MNIST, Digits, FashionMNIST
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "Loader",
     "Part",
     "SyntheticMixture",
+    "SyntheticTextures",
 ]

@@ -17,6 +17,7 @@ from .likelihood import (
     NegativeLogLikelihood,
     ReconstructionProbability,
 )
+from .maps import Mapped, PatchError
 from .noise import sample_noise
 from .pathway import NAP, SAP, differences
 from .reconstruction import ReconstructionError
@@ -31,8 +32,10 @@ __all__ = [
     "LatentDensity",
     "LikelihoodRegret",
     "Mahalanobis",
+    "Mapped",
     "NegativeELBO",
     "NegativeLogLikelihood",
+    "PatchError",
     "ReconstructionError",
     "ReconstructionProbability",
     "Score",
