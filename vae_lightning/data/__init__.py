@@ -14,6 +14,7 @@ from .loader import Loader
 from .splits import Part
 from .synthetic import SyntheticMixture
 from .table import Table
+from .textures import SyntheticTextures
 from .vision import MNIST, Digits, FashionMNIST
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "Loader",
     "Part",
     "SyntheticMixture",
+    "SyntheticTextures",
     "Table",
 ]
