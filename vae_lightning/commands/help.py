@@ -13,6 +13,7 @@ STUDIES = {  # each with a parser of its own
     "benchmark": "train a configuration for each class and seed, and put its scores beside older methods",
     "compare": "put finished runs side by side: a table, ROC curves, training curves",
     "export": "a checkpoint as one ONNX or pt2 file, compared with itself",
+    "score": "a folder of files through a detector, file by file, here or on a cluster",
     "sweep": "many runs over a grid or a search space, that survive any interruption",
 }
 
