@@ -236,7 +236,7 @@ class Detector:
         if not self.mapped or name not in (None, *self.mapped):
             known = ", ".join(self.mapped) or "none"
             raise UserError(f"there is no map of {name or 'any score'}: the detector has maps of {known}")
-        found = [part[name or self.mapped[0]] for part in self._through(self.graph.maps, x)]
+        found = [part[name or self.mapped[0]] for part in self.through(self.graph.maps, x)]
         if not found:
             raise UserError("there are no samples: the iterable of batches is empty")
         maps = torch.cat(found)
