@@ -43,6 +43,10 @@ def main(args: list[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     """Each command imports what it needs: torch takes seconds, and some can do without."""
+    if args[:1] == ["score"]:
+        from . import score
+
+        return score.main(args[1:])
     from ..training import runs
     from ..training.quiet import be_quiet
 

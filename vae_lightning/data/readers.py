@@ -49,6 +49,11 @@ def open_table(
     return Files(path, files, Csv(delimiter, missing) if kind is Csv else kind())
 
 
+def holds_table(file: Path) -> bool:
+    """Whether a file is one that can be read, by its name."""
+    return _kind(file) is not None
+
+
 def _kind(file: Path) -> type | None:
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes[-1:] and suffixes[-1] in COMPRESSED:

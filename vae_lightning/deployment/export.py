@@ -8,8 +8,6 @@ import hashlib
 import io
 import json
 import logging
-import os
-import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +19,13 @@ from torch import Tensor, nn
 
 from ..detection import Detector, card, storage
 from ..errors import UserError
-from ..files import write_whole
+from ..files import whole, write_whole
 from ..schema import Column, Schema
 from . import archive, runners, seal, verification
 from .manifest import INPUT, KEY, Canary, Manifest
 
 CHECKED = 64  # calibration samples that the file is checked with
+KNOWN = "data", "samples", "normal", "images", "id", "delimiter", "missing", "beside"  # of what it was trained on
 CANARY = 4  # calibration samples in the file, for whoever loads it to check
 
 
@@ -75,20 +74,12 @@ def export(detector: Detector, path: str | Path, form: seal.Format = "onnx", can
     with _quiet(), torch.no_grad():
         program = _traced(detector, manifest)
         content = seal.seal(_onnx(program, manifest) if form == "onnx" else _pt2(program, manifest), form)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        checked = _verified(detector, temporary, form, rows)._asdict()
-        about = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "checked": checked}
+    about: dict[str, Any] = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+    with whole(path) as temporary:
+        temporary.write_bytes(content)
+        about["checked"] = _verified(detector, temporary, form, rows)._asdict()
         about |= manifest.to_json()
         write_whole(path.with_name(f"{path.name}.json"), json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return about
 
 
@@ -108,7 +99,7 @@ def manifest_of(detector: Detector) -> Manifest:
         threshold=threshold.value.item(),
         calibration=threshold.samples,
         spread=verification.spread(threshold),
-        trained_on={key: about[key] for key in ("data", "samples", "normal") if about.get(key)},
+        trained_on={key: about[key] for key in KNOWN if about.get(key)},
         weights=_sha256(model.state_dict()),
         versions=storage.versions(),
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..decoding import Decoder
 from ..errors import UserError
 from ..schema import Schema
 
@@ -49,7 +50,8 @@ class Manifest:
         threshold: Alarm above this score; +∞ if nothing can raise an alarm.
         calibration: The number of calibration scores.
         spread: Their interquartile range: what a difference is small beside where a score is near 0.
-        trained_on: On what data set, how many samples, which classes were normal, as far as it is known.
+        trained_on: On what data set, how many samples, which classes were normal, and how its files are read, as far
+            as it is known.
         weights: SHA-256 of the state_dict.
         versions: Of the packages that wrote it.
         canary: None for a checkpoint.
@@ -70,6 +72,17 @@ class Manifest:
     weights: str
     versions: dict[str, str]
     canary: Canary | None = None
+
+    @property
+    def decoder(self) -> Decoder:
+        """How it reads image files.
+
+        Raises:
+            UserError: When it was not trained on any.
+        """
+        if self.trained_on.get("images") is None:
+            raise UserError("the detector reads no image files: it was not trained on any: give it arrays")
+        return Decoder.of(self.trained_on["images"])
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -145,6 +158,8 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
     schema = content["schema"] and Schema.from_json(content["schema"])
     if schema is not None and (content["shape"] != [len(schema)] or content["dtype"] != schema.dtype):
         raise ValueError("a schema of other rows")
+    if (images := content["trained_on"].get("images")) is not None and Decoder.of(images).shape != (*content["shape"],):
+        raise ValueError("images of another shape")
     threshold = math.inf if content["threshold"] is None else content["threshold"]
     fitted = {"shape": tuple(content["shape"]), "scores": tuple(content["scores"]), "threshold": threshold}
     canary = content.get("canary")

@@ -228,13 +228,14 @@ class Columns(Preprocessing):
         if not self.numbers:
             return numbers
         mean = as_double(self.mean) + as_double(self.mean_low)
-        if self.transform == "quantile":
+        if self.transform in ("quantile", "blend"):
             knots = as_double(self.knots) + as_double(self.knots_low)
             heights, slopes = as_double(self.heights), as_double(self.slopes)
             ends = heights[:, 1:].masked_fill(knots.isinf(), torch.inf).contiguous()
             line = torch.searchsorted(ends, numbers.T.contiguous(), right=True)
-            start = knots.gather(1, (line - 1).clamp_min(0))
-            numbers = (start + (numbers.T - heights.gather(1, line)) / slopes.gather(1, line)).T
+            start, slope = knots.gather(1, (line - 1).clamp_min(0)), slopes.gather(1, line)
+            further = (numbers.T - heights.gather(1, line)) / slope
+            numbers = (start + further.where(slope != 0, 0.0)).T  # level beyond what says nothing: where it begins
         x = numbers * as_double(self.std) + mean
         return x.sinh() * as_double(self.scale) if self.transform == "log" else x
 

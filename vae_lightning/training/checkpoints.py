@@ -94,3 +94,22 @@ def check(path: Path, content: dict[str, Any], model: nn.Module) -> None:
                 f"{path}: `{key}` is {list(value.shape)} in the checkpoint and {list(wanted[key].shape)} in the "
                 f"configuration: {hint}"
             )
+
+
+def check_columns(what: str, trained_on: dict[str, Any], data: Any) -> None:
+    """Raise a UserError if a table's columns have become others than those of the table that was trained on.
+
+    Args:
+        what: What messages call the detector: its file.
+        trained_on: What the detector keeps of its data.
+        data: The data module.
+    """
+    saved, schema = trained_on.get("schema"), getattr(data, "schema", None)
+    if saved is None or schema is None:
+        return
+    old, new = ({column["name"]: column for column in each["columns"]} for each in (saved, schema.to_json()))
+    if changed := [name for name in {**old, **new} if old.get(name) != new.get(name)]:
+        raise UserError(
+            f"{what}: {', '.join(changed[:4])}: columns, or their levels, are not those that it was trained on: leave "
+            "--config out, or keep train as it was and give new rows as test"
+        )

@@ -69,6 +69,7 @@ class Run:
         """
         loggers = self.trainer.loggers
         _check(self.detector.model, data or self.data)
+        checkpoints.check_columns("test", self.detector.model.trained_on, data)
         try:
             if data is not None:  # the folder's figures are those of the run's own data
                 self.trainer.loggers = []
