@@ -323,7 +323,7 @@ class Detector:
     @torch.inference_mode(False)
     @torch.no_grad()
     def calibrate(self, normal: Any) -> None:
-        """Fit the thresholds. A few samples are kept as they are, see :class:`~vae_lightning.detection.rows.Draw`.
+        """Fit the thresholds. Some samples are kept as they are, see :class:`~vae_lightning.detection.rows.Draw`.
 
         Args:
             normal: Normal samples that neither weights nor scores have seen, as for scoring.
