@@ -92,7 +92,7 @@ def truth(likelihood: Mixed, raw: Tensor, x: Tensor, params: Tensor) -> np.ndarr
 
 KINDS: dict[str, dict[str, Any]] = {
     "as shipped": {},
-    "the plain log-likelihood": {"category_weight": 1.0},
+    "columns alike": {"category_weight": "balanced"},
     "Student-t": {"df": 3.5},
     "gaps as given": {"gap_weight": 0.0, "category_weight": 0.25},
     "one variance": {"variance": "shared"},
@@ -126,7 +126,7 @@ def test_categories_cost_what_scikit_learn_says() -> None:
 
 
 def test_balanced_columns_cost_alike_before_anything_is_learnt() -> None:
-    prepares, likelihood = Columns([0, 102, 4, 12]), Mixed(variance=1.0)
+    prepares, likelihood = Columns([0, 102, 4, 12]), Mixed(variance=1.0, category_weight="balanced")
     likelihood.build([prepares.width])
     likelihood.adopt(prepares)
     generator = torch.Generator().manual_seed(0)

@@ -125,7 +125,7 @@ def numbers(array: Any, name: str, first_row: int = 0) -> np.ndarray:
         UserError: When a value is text that is no number, or of a type that holds none.
     """
     pa = pyarrow()
-    array = _plain(array)
+    array = plain(array)
     types, kind = pa.types, array.type
     scale = 1.0
     if types.is_date32(kind):
@@ -155,7 +155,7 @@ def texts(array: Any, name: str) -> Any:
         UserError: For lists, structs, bytes, and whatever else is no single value.
     """
     pa = pyarrow()
-    array = _plain(array)
+    array = plain(array)
     types, kind = pa.types, array.type
     if types.is_null(kind) or types.is_boolean(kind) or types.is_integer(kind):
         return array.cast(pa.string())
@@ -174,14 +174,14 @@ def texts(array: Any, name: str) -> Any:
     return pa.chunked_array(chunks, pa.string())
 
 
-def _plain(array: Any) -> Any:
+def plain(array: Any) -> Any:
     """The values themselves, without a dictionary; text of any layout as strings."""
     pa = pyarrow()
     types, kind = pa.types, array.type
     if types.is_dictionary(kind):  # by hand: not every layout can be decoded
-        words = [_plain(pa.chunked_array([chunk.dictionary])).combine_chunks() for chunk in array.chunks]
+        words = [plain(pa.chunked_array([chunk.dictionary])).combine_chunks() for chunk in array.chunks]
         found = [word.take(chunk.indices) for word, chunk in zip(words, array.chunks, strict=True)]
-        return pa.chunked_array(found) if found else _plain(pa.chunked_array([], kind.value_type))
+        return pa.chunked_array(found) if found else plain(pa.chunked_array([], kind.value_type))
     return array.cast(pa.string()) if types.is_large_string(kind) or types.is_string_view(kind) else array
 
 

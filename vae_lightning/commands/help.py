@@ -12,7 +12,9 @@ COMMANDS = {  # the Trainer's
 STUDIES = {  # each with a parser of its own
     "benchmark": "train a configuration for each class and seed, and put its scores beside older methods",
     "compare": "put finished runs side by side: a table, ROC curves, training curves",
+    "diagnose": "what ails a finished run: codes, KL, decoder, training, scores, in one table",
     "export": "a checkpoint as one ONNX or pt2 file, compared with itself",
+    "report": "a finished run as one HTML file: curves, figures, samples with their reasons, the self-check",
     "score": "a folder of files through a detector, file by file, here or on a cluster",
     "sweep": "many runs over a grid or a search space, that survive any interruption",
 }
@@ -99,6 +101,7 @@ of a file or a folder
   --output FILE         the table to write; its name ends in .csv, .parquet or .arrow
   --append_columns      keep the input's columns, behind the others
   --key COLUMN          what tells rows apart (default: training's id column if there is one, else the row's number)
+  --delimiter ';'       of CSV (default: training's)
   --alpha X             alarm where p is at most this, in place of the threshold
   --device auto|cpu|cuda:0
   --ckpt_path, --fdr, --runs as above, and --experiment NAME: of whose runs best or last is"""

@@ -33,7 +33,7 @@ def main(args: list[str]) -> int:
     if path in ("best", "last"):
         path = storage.newest(path, Path(options.runs), options.experiment)
     detector = Detector.load(path).to(_device(options.device))
-    given = {key: getattr(options, key) for key in ("alpha", "fdr", "append_columns", "key")}
+    given = {key: getattr(options, key) for key in ("alpha", "fdr", "append_columns", "key", "delimiter")}
     try:
         made = predict_file(detector, options.input, options.output, progress=True, **given)
     except KeyboardInterrupt:
@@ -55,6 +55,7 @@ def parser() -> StudyParser:
         parser.add_argument(name, type=float)
     parser.add_argument("--append_columns", action="store_true")
     parser.add_argument("--key")
+    parser.add_argument("--delimiter")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--runs", default="lightning_logs")
     parser.add_argument("--experiment")

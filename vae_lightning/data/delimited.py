@@ -15,6 +15,8 @@ from .formats import BLOCK
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "none", "NaT", "<NA>", "?")
 DELIMITERS = ",;\t|"
 HEAD = 2**20  # bytes that the header is looked for in
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+OPEN_QUOTE = "a quote is opened and not closed again"
 
 
 class Csv:
@@ -46,26 +48,31 @@ class Csv:
         names, lines = self._header(file)
         if not lines:  # a header, and nothing below it
             return
+        wanted = names if columns is None else columns
+        read = list(dict.fromkeys([*wanted, names[-1]]))  # the last one tells whether a quote was left open
+        last = ""
         try:
-            yield from map(
-                self._trimmed,
-                arrow_csv.open_csv(
-                    file,
-                    # one thread: several lose count of the rows, which messages name
-                    arrow_csv.ReadOptions(
-                        use_threads=False, block_size=BLOCK, column_names=names, skip_rows_after_names=lines
-                    ),
-                    arrow_csv.ParseOptions(delimiter=self._delimiter(file), newlines_in_values=True),
-                    arrow_csv.ConvertOptions(
-                        column_types=dict.fromkeys(names, pa.string()),
-                        null_values=self.missing,
-                        strings_can_be_null=True,
-                        include_columns=columns or [],
-                    ),
+            for batch in arrow_csv.open_csv(
+                file,
+                # one thread: several lose count of the rows, which messages name
+                arrow_csv.ReadOptions(
+                    use_threads=False, block_size=BLOCK, column_names=names, skip_rows_after_names=lines
                 ),
-            )
+                arrow_csv.ParseOptions(delimiter=self._delimiter(file), newlines_in_values=True),
+                arrow_csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()),
+                    null_values=self.missing,
+                    strings_can_be_null=True,
+                    include_columns=read,
+                ),
+            ):
+                if len(batch):
+                    last = batch.column(names[-1])[-1].as_py() or ""
+                yield self._trimmed(batch.select(wanted))
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{file}: {_explained(str(error), lines, columns or names)}") from error
+            raise UserError(f"{file}: {_explained(str(error), lines, names)}") from error
+        if "\n" in last and _ends_with(file, last):
+            raise UserError(f"{file}: {OPEN_QUOTE}: in the last row, column {names[-1]!r} begins {last[:40]!r}")
 
     def _trimmed(self, batch: Any) -> Any:
         pa, columns = pyarrow(), []
@@ -137,18 +144,19 @@ def _check_delimiter(file: Path, text: str, delimiter: str) -> None:
 def _check_names(file: Path, names: list[str]) -> None:
     filled = [name for name in names if name]
     # a year may be a name, 5.1 is none; all of them numbers, and they are the first row
-    if filled and (all(map(_is_number, filled)) or any(_is_number(name) and not name.isdigit() for name in filled)):
+    if filled and (
+        all(map(NUMBER.fullmatch, filled)) or any(NUMBER.fullmatch(name) and not name.isdigit() for name in filled)
+    ):
         raise UserError(f"{file}: has no header, its first row is {', '.join(names)[:60]}: put names above it")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{file}: column {twice[0]!r} is there more than once: give each column a name of its own")
 
 
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True
+def _ends_with(file: Path, value: str) -> bool:
+    """Whether a file of plain text ends with a value as it is, and not with a quote behind it."""
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - 100))
+        return opened.read().rstrip().endswith(value.encode()[-20:].rstrip())
 
 
 def _explained(message: str, lines: int, names: list[str]) -> str:
@@ -160,5 +168,5 @@ def _explained(message: str, lines: int, names: list[str]) -> str:
         place = re.search(r"column #(\d+)", message)
         return f"row {row}, column {names[int(place[1]) if place else 0]!r} is no UTF-8: save the file as UTF-8"
     if "straddling" in message:
-        return "a quote is opened and not closed again, or a row is longer than 4 MB"
+        return f"{OPEN_QUOTE}, or a row is longer than 4 MB"
     return " ".join(message.split())[:160]

@@ -141,6 +141,7 @@ def _codes(array: Any, name: str, first_row: int, codes: dict[str, int]) -> np.n
 def _times(array: Any, name: str, first_row: int) -> np.ndarray:
     """Dates as seconds since 1970, numbers as they are."""
     pa = arrow.pyarrow()
+    array = arrow.plain(array)
     if pa.types.is_string(array.type):
         with contextlib.suppress(pa.ArrowInvalid):  # numbers perhaps
             array = array.cast(pa.timestamp("us"))

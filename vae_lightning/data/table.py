@@ -117,8 +117,8 @@ class Table(AnomalyDataModule):
         self.preprocessing, self.input_shape = Unchanged(), []  # until it is known what the columns are
         super().__init__(**kwargs)
         self._divide()
-        beside = {name for name in (label, time, id, *ignore) if name is not None}
-        found = _given(schema) if schema else self._infer(beside, numeric, categorical, max_levels)
+        self._beside = sorted({name for name in (label, time, id, *ignore) if name is not None})
+        found = _given(schema) if schema else self._infer(set(self._beside), numeric, categorical, max_levels)
         self.schema, self.gaps, self.columns = found.schema, found.gaps, found.schema.names
         self.preprocessing = Columns([column.codes for column in self.schema], self.gaps, transform)
         self.input_shape = [self.preprocessing.width]
@@ -137,7 +137,9 @@ class Table(AnomalyDataModule):
         return self._parts(train, train if self._test is None else self._encoded(self._test, len(self._test_target)))
 
     def about(self) -> dict[str, Any]:
-        return {**super().about(), "schema": self.schema.to_json(), "id": self.id}
+        delimiter, missing = self._reading
+        reading = {"delimiter": delimiter, "missing": list(missing)}
+        return {**super().about(), "schema": self.schema.to_json(), "id": self.id, "beside": self._beside, **reading}
 
     def recipe(self) -> Any:
         recipe = super().recipe()

@@ -25,6 +25,7 @@ from . import archive, runners, seal, verification
 from .manifest import INPUT, KEY, Canary, Manifest
 
 KNOWN = "data", "samples", "normal", "images", "id", "delimiter", "missing", "beside"  # of what it was trained on
+CHECKED = 64  # calibration samples that the file is checked with
 CANARY = 4  # calibration samples in the file, for whoever loads it to check
 
 
@@ -124,7 +125,7 @@ def _canary(detector: Detector) -> np.ndarray:
     if not isinstance(rows, Tensor) or not len(rows):
         raise UserError(f"the detector holds no calibration samples to check the file with: {storage.RECALIBRATE}")
     _, dtype = _input(detector)
-    return rows.to(getattr(torch, dtype)).numpy()
+    return rows[:CHECKED].to(getattr(torch, dtype)).numpy()
 
 
 def _traced(detector: Detector, manifest: Manifest) -> torch.export.ExportedProgram:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..data.delimited import MISSING
 from ..data.readers import Source, open_table
-from ..decoding import Decoder
 from ..errors import UserError
 from ..schema import Column, Schema
 from .inputs import ImageInput, Input, Keep, TableInput
@@ -28,6 +28,7 @@ def predict_file(
     fdr: float | None = None,
     append_columns: bool = False,
     key: str | None = None,
+    delimiter: str | None = None,
     progress: bool = False,
 ) -> Summary:
     """Score a table or a folder of images of any size into a file of scores, p-values and decisions.
@@ -46,6 +47,7 @@ def predict_file(
         append_columns: Whether the table's own columns follow.
         key: The column that tells rows apart, in place of their numbers; None: the one that the detector's data module
             was told of, where the table has it.
+        delimiter: Of CSV; None: the one of the table that the detector was trained on.
         progress: Whether to show on stderr how far it is.
 
     Returns:
@@ -58,7 +60,18 @@ def predict_file(
     output, source = Path(output), Path(source)
     check_output(output)
     detector.check_calibrated()
-    given = _opened(detector, source, output, append_columns, key)
+    prepares = detector.model.preprocessing
+    given: Input
+    if len(prepares.raw_shape(detector.model.input_shape)) > 1:
+        if append_columns or key is not None:
+            raise UserError(f"{source}: images have no columns: leave out append_columns and key")
+        given = ImageInput(source, detector.decoder)
+    else:
+        table, about = _table(detector, source, output, delimiter), detector.model.trained_on
+        key = about["id"] if key is None and about.get("id") in table.names else key
+        keep: Keep | None = None if not append_columns else "as they are" if output.suffix == ".csv" else "as numbers"
+        schema = detector.schema or _numbers(detector, table, key)
+        given = TableInput(table, schema, key, keep, prepares.takes_missing, about.get("beside") or ())
 
     def run(raw: Any) -> Answer:
         found = detector.run(raw)
@@ -70,39 +83,22 @@ def predict_file(
     return made
 
 
-def _opened(detector: Detector, source: Path, output: Path, append_columns: bool, key: str | None) -> Input:
-    model = detector.model
-    shape = model.preprocessing.raw_shape(model.input_shape)
-    if len(shape) == 1:
-        return _table(detector, source, output, append_columns, key, shape[0])
-    if not source.is_dir():
-        raise UserError(f"{source}: the detector takes images of shape {shape}: give a folder of image files")
-    if append_columns or key is not None:
-        raise UserError(f"{source}: images have no columns: leave out append_columns and key")
-    how = model.trained_on.get("images")
-    return ImageInput(source, Decoder.of(how) if how else Decoder((shape[1], shape[2]), shape[0]))
-
-
-def _table(
-    detector: Detector, source: Path, output: Path, append_columns: bool, key: str | None, width: int
-) -> TableInput:
-    if source.is_dir() and source.resolve() == output.resolve().parent:
-        raise UserError(f"{output}: lies among the parts of {source}: give another folder")
-    if source.resolve() == output.resolve():
+def _table(detector: Detector, path: Path, output: Path, delimiter: str | None) -> Source:
+    """The input, read as the training table was."""
+    if path.resolve() == output.resolve():
         raise UserError(f"{output}: is the input: give another name")
-    table, about = open_table(source), detector.model.trained_on
-    if key is None and about.get("id") in table.names:
-        key = about["id"]
-    schema = Schema.from_json(about["schema"]) if about.get("schema") else _numbers(detector, table, key, width)
-    keep: Keep | None = None if not append_columns else "as they are" if output.suffix == ".csv" else "as numbers"
-    return TableInput(table, schema, key, keep, missing=detector.model.preprocessing.takes_missing)
+    if path.is_dir() and path.resolve() == output.resolve().parent:
+        raise UserError(f"{output}: lies among the parts of {path}: give another folder")
+    about = detector.model.trained_on
+    return open_table(path, delimiter or about.get("delimiter"), about.get("missing") or MISSING)
 
 
-def _numbers(detector: Detector, table: Source, key: str | None, width: int) -> Schema:
+def _numbers(detector: Detector, table: Source, key: str | None) -> Schema:
     """Of a detector that was trained on an array: its columns by their names, or by their order if they have none."""
+    prepares = detector.model.preprocessing
     names = detector.columns or [name for name in table.names if name not in (key, table.label)]
+    (width,) = prepares.raw_shape(detector.model.input_shape)
     if len(names) != width:
         what = f"has {len(names)} columns, and the detector takes {width}, whose names it does not know"
         raise UserError(f"{table.name}: {what}: leave the others out, or name the one that tells rows apart as the key")
-    doubles = torch.float64 in detector.model.preprocessing.dtypes
-    return Schema(tuple(map(Column, names)), "float64" if doubles else "float32")
+    return Schema(tuple(map(Column, names)), "float64" if torch.float64 in prepares.dtypes else "float32")

@@ -106,9 +106,7 @@ def _decided_together(
     pa, counts, rows = pyarrow(), Counter[float](), 0
     with contextlib.ExitStack() as stack:
         with refusals(output):
-            output.parent.mkdir(parents=True, exist_ok=True)
-            # without a name where the system can: a process that is killed leaves nothing
-            file = stack.enter_context(tempfile.TemporaryFile(dir=output.parent))
+            file = stack.enter_context(_unnamed(output.parent))
             writer = pa.ipc.new_file(file, schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
         for batch in batches:
             values, often = np.unique(batch.column("p_value").to_numpy(), return_counts=True)
@@ -124,6 +122,18 @@ def _decided_together(
         cutoff = levels.fdr_cutoff(values, np.array([counts[value] for value in values]), fdr)
         again = map(read.get_batch, range(read.num_record_batches))
         yield _decided(shown(again, rows, progress, "deciding"), cutoff)
+
+
+@contextlib.contextmanager
+def _unnamed(folder: Path) -> Iterator[Any]:
+    """A temporary file, without a name where the system can: a process that is killed leaves nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):  # what could not be written has been said
+            file.close()
 
 
 def _written(batches: Iterable[Any], write: Write) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -70,7 +71,8 @@ def refusals(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except (OSError, pa.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        errno = getattr(error, "errno", None)  # Arrow has many words of its own around the system's
+        reason = os.strerror(errno) if errno else " ".join(str(error).split())
         raise UserError(f"{path}: cannot be written ({reason})") from error
 
 

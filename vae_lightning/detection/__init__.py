@@ -7,6 +7,7 @@ Stands on ``scores``; knows no training and no data module. A model is anything 
 from .columns import Columns
 from .conformal import benjamini_hochberg
 from .detector import Detector
+from .explanation import Explainer, Explanation
 from .graph import Scores
 from .preprocessing import Images, Preprocessing, Standardize, Unchanged
 from .thresholds import Conformal, LeakingPercentile, Percentile, Threshold
@@ -15,6 +16,8 @@ __all__ = [
     "Columns",
     "Conformal",
     "Detector",
+    "Explainer",
+    "Explanation",
     "Images",
     "LeakingPercentile",
     "Percentile",

@@ -205,6 +205,40 @@ class Columns(Preprocessing):
             x = centred.float() / self.std
         return torch.where(numbers.isnan(), self.fill, x)
 
+    # And back
+
+    def fold(self, features: Tensor) -> Tensor:
+        columns = torch.tensor(self.columns, device=features.device)
+        return features.new_zeros(len(features), len(self.codes)).index_add(1, columns, features)
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Numbers, the likeliest code of each category; NaN where a gap is likelier than not, or no code stands out."""
+        x = as_double(x)
+        raw = x.new_full((len(x), len(self.codes)), torch.nan)
+        raw[:, self.numbers] = self._restored(x[:, : len(self.numbers)])
+        for column, (start, end) in zip(self.categories, self.groups, strict=True):
+            codes = x[:, start:end]
+            raw[:, column] = codes.argmax(1).double().masked_fill(codes.sum(1) < 0.5, torch.nan)
+        missing = x[:, len(self.numbers) : len(self.numbers) + len(self.gaps)] > 0.5
+        raw[:, self.gaps] = raw[:, self.gaps].masked_fill(missing, torch.nan)
+        return raw
+
+    def _restored(self, numbers: Tensor) -> Tensor:
+        """Prepared numbers, float64 (B, numbers), as they were."""
+        if not self.numbers:
+            return numbers
+        mean = as_double(self.mean) + as_double(self.mean_low)
+        if self.transform in ("quantile", "blend"):
+            knots = as_double(self.knots) + as_double(self.knots_low)
+            heights, slopes = as_double(self.heights), as_double(self.slopes)
+            ends = heights[:, 1:].masked_fill(knots.isinf(), torch.inf).contiguous()
+            line = torch.searchsorted(ends, numbers.T.contiguous(), right=True)
+            start, slope = knots.gather(1, (line - 1).clamp_min(0)), slopes.gather(1, line)
+            further = (numbers.T - heights.gather(1, line)) / slope
+            numbers = (start + further.where(slope != 0, 0.0)).T  # level beyond what says nothing: where it begins
+        x = numbers * as_double(self.std) + mean
+        return x.sinh() * as_double(self.scale) if self.transform == "log" else x
+
     def _normal_scores(self, x: Tensor) -> Tensor:
         """Standardised numbers (B, numbers) → float32 (B, numbers)."""
         knots = self.knots.to(x) + self.knots_low.to(x)

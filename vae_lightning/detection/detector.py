@@ -18,13 +18,14 @@ from ..errors import UserError
 from ..imagefiles import batches, paths_of
 from ..schema import Schema
 from . import card, conformal, storage
+from .explanation import Explainer, Explanation
 from .graph import Graph, Scores
 from .modes import evaluating
+from .rows import Draw
 from .samples import Samples
 from .thresholds import Conformal, Threshold
 
 BATCH_SIZE = 1024  # samples at once; data modules evaluate with as many
-CANARY_ROWS, CANARY_BYTES = 64, 2**20  # raw calibration samples that a checkpoint keeps at most
 
 
 class Detector:
@@ -73,11 +74,17 @@ class Detector:
             raise UserError(f"{file}: {error}") from error
         return detector
 
-    def save(self, path: str | Path) -> None:
-        """Write model, scores and thresholds into one file, for :meth:`load`."""
+    def save(self, path: str | Path, rows: bool = True) -> None:
+        """Write model, scores and thresholds into one file, for :meth:`load`.
+
+        Args:
+            path: The file.
+            rows: Whether the few raw calibration samples go with it that :meth:`explain` compares with and an exported
+                file is checked with. Without them explanations have neither p-values nor normal ranges.
+        """
         self.check_calibrated()
         state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
-        about = self.model.about()
+        about = self.model.about() | ({} if rows else {"canary": None})
         lightning = about["versions"]["lightning"]  # what its Trainer asks of a file, to test and to predict with it
         storage.write({"state_dict": state, storage.KEY: about, "pytorch-lightning_version": lightning}, Path(path))
 
@@ -171,7 +178,7 @@ class Detector:
                 infinity, or NaN where it was not trained on a table that has gaps; for a file that is no image.
         """
         self.check_calibrated()
-        found = list(self._through(self.graph, x))
+        found = list(self.through(self.graph, x))
         if not found:
             raise UserError("there are no samples: the iterable of batches is empty")
         whole = _joined(found)
@@ -190,7 +197,7 @@ class Detector:
             UserError: As a call does.
         """
         self.check_calibrated()
-        for found in self._through(self.graph, batches):
+        for found in self.through(self.graph, batches):
             yield _as_numpy(found)
 
     @torch.no_grad()
@@ -246,6 +253,18 @@ class Detector:
             warnings.warn(reason, stacklevel=3)
         return anomaly
 
+    def explain(self, x: Any, name: str | None = None) -> Explanation:
+        """Why samples (N, *input_shape) score as they do: what each column or pixel adds, what was expected of it.
+
+        Args:
+            x: Samples.
+            name: Of the score; None for the one that decides.
+
+        Raises:
+            UserError: As for scoring, and when the score cannot be explained.
+        """
+        return Explainer(self, name)(x)
+
     def unreachable(self, m: int, alpha: float | None = None, fdr: float | None = None) -> str | None:
         """Why not even a lone anomaly among m samples could be found at a level, where that is so."""
         if alpha is not None:
@@ -281,7 +300,7 @@ class Detector:
     @torch.inference_mode(False)
     @torch.no_grad()
     def calibrate(self, normal: Any) -> None:
-        """Fit the thresholds. A few of the samples are kept as they are, to check an exported file with.
+        """Fit the thresholds. A few samples are kept as they are, see :class:`~vae_lightning.detection.rows.Draw`.
 
         Args:
             normal: Normal samples that neither weights nor scores have seen, as for scoring.
@@ -292,9 +311,9 @@ class Detector:
         for name, score in self.model.scores.items():
             if not score.fitted:
                 raise UserError(f"{name} has not been fitted yet: fit the scores first, on training samples")
-        canary = _Canary()
-        found = list(self._through(lambda raw: self.graph.scores(canary.see(raw)), normal))
-        self.model.canary = canary.rows
+        draw = Draw()
+        found = list(self.through(lambda raw: self.graph.scores(draw.see(raw)), normal))
+        self.model.canary = draw.rows
         for name, threshold in self.model.thresholds.items():
             try:
                 threshold.fit(_joined(found)[name] if found else torch.empty(0))
@@ -302,7 +321,7 @@ class Detector:
                 raise UserError(f"{name}: {error}") from error
 
     @torch.no_grad()  # and no inference mode: what it gives can go on into any computation
-    def _through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
+    def through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
         """What ``function`` gives for all of x, or for each of an iterable of batches, on the CPU."""
         self._check_prepared()
         if (paths := paths_of(x)) is not None:
@@ -320,20 +339,6 @@ class Detector:
     def _check_prepared(self) -> None:
         if self.model.preprocessing is None:
             raise UserError("the model has no preprocessing yet: give it one, or train it")
-
-
-class _Canary:
-    """Keeps the first of the raw samples that go by."""
-
-    def __init__(self) -> None:
-        self.rows: Tensor | None = None
-
-    def see(self, raw: Tensor) -> Tensor:
-        """The samples themselves."""
-        kept = raw[:0].cpu() if self.rows is None else self.rows
-        room = min(CANARY_ROWS, max(4, CANARY_BYTES // max(1, raw[:1].nbytes)))
-        self.rows = torch.cat([kept, raw[: max(0, room - len(kept))].cpu()])
-        return raw
 
 
 class _Prepared:

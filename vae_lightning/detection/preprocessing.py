@@ -48,6 +48,14 @@ class Preprocessing(Fitted):
     def forward(self, raw: Tensor) -> Tensor:
         """Raw (B, *raw_shape) → x float32 (B, *input_shape)."""
 
+    def restore(self, x: Tensor) -> Tensor:
+        """The raw samples that x stands for, floats: (B, *input_shape) → (B, *raw shape). Says what was expected."""
+        return x
+
+    def fold(self, features: Tensor) -> Tensor:
+        """Numbers of each feature, summed for the raw column or pixel they are of: (B, *input_shape) → (B, *raw)."""
+        return features
+
     def check(self, raw: Tensor, raw_shape: list[int] | None = None) -> None:
         """Refuse samples of another kind or, if it is given, of another shape.
 
@@ -87,6 +95,9 @@ class Images(Preprocessing):
     def forward(self, raw: Tensor) -> Tensor:
         self.check(raw)
         return raw.float() / 255
+
+    def restore(self, x: Tensor) -> Tensor:
+        return x * 255
 
 
 class Standardize(Preprocessing):
@@ -149,6 +160,10 @@ class Standardize(Preprocessing):
         else:
             centred = (raw.double() - (self.mean.double() + self.mean_low.double())).float()
         return centred / self.std
+
+    def restore(self, x: Tensor) -> Tensor:
+        mean = as_double(self.mean) + as_double(self.mean_low)
+        return as_double(x) * as_double(self.std) + mean
 
 
 def as_double(raw: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ Both hold tensors and primitives alone and are read with ``weights_only``; what 
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -80,12 +82,22 @@ def load(path: Path) -> Any:
     """What is in a file, whatever it is: tensors and primitives.
 
     Raises:
-        UserError: When it is no checkpoint, or holds anything else.
+        UserError: When it is no checkpoint, not what was written, or holds anything else.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch writes a checksum of each tensor, and does not look at it
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(damaged)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has no error of its own for the many ways in which a file can be none
-        raise UserError(f"{path}: truncated or no checkpoint ({type(error).__name__}): give another one") from error
+        what = f"truncated, damaged or no checkpoint ({type(error).__name__})"
+        raise UserError(f"{path}: {what}: give another one{_beside(path)}") from error
+
+
+def _beside(path: Path) -> str:
+    """The other checkpoint of the same run, if there is one."""
+    name = {"last.ckpt": "best.ckpt", "best.ckpt": "last.ckpt"}.get(path.name)
+    return f", {path.with_name(name)} for one" if name and path.with_name(name).is_file() else ""
 
 
 def current(content: Any, path: Path) -> dict[str, Any]:
@@ -123,6 +135,13 @@ def write(content: dict[str, Any], path: Path) -> None:
     """Write beside the target and then rename: a process killed at any moment leaves the old file or the new one."""
     with whole(path) as temporary, temporary.open("wb") as file:
         torch.save(content, file)
+
+
+def clear(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left in a folder that nobody writes to now."""
+    for path in folder.glob(".*.ckpt.*") if folder.is_dir() else ():
+        if re.fullmatch(r"[0-9a-f]{32}", path.name.rpartition(".")[2]):
+            path.unlink(missing_ok=True)
 
 
 def _is_old(content: dict[str, Any]) -> bool:

@@ -20,7 +20,6 @@ from ..detection.thresholds import Conformal, Threshold
 from ..errors import UserError
 from ..recipe import Recorded, describe, same
 from ..scores import ReconstructionError, Score
-from .means import Means
 from .steps import Steps
 
 TRAINING_ONLY = "optimizer", "lr_scheduler"  # no part of what a checkpoint can be built from again
@@ -64,7 +63,7 @@ class AnomalyModel(Recorded, Steps):
         )
         self.check_scores()
         self.trained_on: dict[str, Any] = {}  # what the data module said of itself
-        self.canary: Tensor | None = None  # a few raw calibration samples
+        self.canary: Tensor | None = None  # a few raw calibration samples, see Draw
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -140,6 +139,7 @@ class AnomalyModel(Recorded, Steps):
         return self.preprocessing(raw)
 
     def setup(self, stage: str) -> None:
+        self.share_seed()
         data: Any = getattr(self.trainer, "datamodule", None)
         if self.preprocessing is None and not hasattr(data, "preprocessing"):
             raise UserError("the model has no preprocessing: give it one, or an AnomalyDataModule")
@@ -174,11 +174,8 @@ class AnomalyModel(Recorded, Steps):
     # In a checkpoint
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        means = self._means["train"]
-        self._stop_if_not_finite(means.sum())  # never replace a good checkpoint by a ruined one
-        checkpoint["train_means"] = {"names": means.names, "total": means.total}
+        self.keep_place(checkpoint)
         checkpoint["beta"] = self.beta
-        checkpoint["rng_state"] = torch.get_rng_state()  # dropout draws from it
         checkpoint[storage.KEY] = self.about()
         checkpoint.pop("hyper_parameters", None)  # Lightning's way back calls whatever they name
         if self._stale:  # thresholds belong to the weights that they were fitted for
@@ -188,9 +185,7 @@ class AnomalyModel(Recorded, Steps):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.beta = checkpoint.get("beta", self.final_beta)
-        self._rng_state = checkpoint.get("rng_state")
-        if self.global_rank == 0 and "train_means" in checkpoint:  # whose share it is
-            self._means["train"] = Means(**checkpoint["train_means"])  # a run resumed within an epoch goes on with it
+        self.take_place(checkpoint)
         self.canary = checkpoint[storage.KEY].get("canary")
         # other scores than the checkpoint's start out unfitted
         arguments = checkpoint[storage.KEY]["model"]["init_args"]

@@ -7,6 +7,7 @@ trainer; they import nothing of this package but ``errors``.
 
 from .base import Score
 from .combined import Combined
+from .contributions import Contributions
 from .features import latent_features
 from .latent import KNearestNeighbours, LatentDensity, Mahalanobis
 from .likelihood import (
@@ -26,6 +27,7 @@ __all__ = [
     "NAP",
     "SAP",
     "Combined",
+    "Contributions",
     "ImportanceWeighted",
     "InputComplexity",
     "KNearestNeighbours",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
 from .base import Score
+from .contributions import Contributions
 from .sharing import each
 
 
@@ -59,6 +60,14 @@ class Combined(Score):
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         return (self._parts(model, x) - self.mean) / self.std @ self.shares
+
+    def contributions(self, model: Any, x: Tensor, baseline: Tensor | None = None) -> Contributions:
+        found = [score.contributions(model, x, baseline) for score in self.scores]
+        weights = self.shares / self.std
+        features = sum(part.features * weight for part, weight in zip(found, weights, strict=True))
+        latent = torch.cat([part.latent * weight for part, weight in zip(found, weights, strict=True)], 1)
+        base = torch.stack([part.base for part in found], 1) @ weights - self.mean @ weights
+        return Contributions(cast(Tensor, features), latent, base, all(part.exact for part in found))
 
     def _parts(self, model: Any, x: Tensor) -> Tensor:
         """The scores s_i side by side: (B, *input_shape) → (B, parts)."""
