@@ -520,7 +520,8 @@ def tables() -> Iterator[str]:
         f"{len(groups['untouched'])}, which the choice did not use though figures of two were seen meanwhile, tell "
         "whether it holds elsewhere. Means over seeds come first, so that each table counts once. The recipe trains on "
         "85 % of the training rows and holds the rest out; the others take them all, the one-class SVM 10,000 at most. "
-        f"PCA and PyOD's networks have not been run. {_range([len(seeds) for seeds in shared.values()])} seeds a table, those that all "
+        f"PCA and PyOD's networks have not been run. "
+        f"{_range([len(seeds) for seeds in shared.values()])} seeds a table, those that all "
         "methods have. Seconds were taken on a machine full of other work.\n"
     )
     head = ["method", *(f"AUROC, {g}" for g in groups), "average precision, all"]
