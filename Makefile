@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint benchmark wheel
+.PHONY: help train test lint docs benchmark wheel
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,9 @@ lint: .venv/ready ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/ready ## build the site into site/
+	$(BIN)/zensical build --strict
 
 wheel: ## build dist/*.whl, install it into an empty environment, train with a configuration that it ships
 	rm -rf build dist/check && mkdir -p dist && $(PYTHON) -m venv dist/check

@@ -7,6 +7,7 @@ setup(
     package_dir={"vae_lightning.configs": "configs", "vae_lightning.configs.sweeps": "configs/sweeps"},
     package_data={
         "vae_lightning": ["py.typed"],
+        "vae_lightning.studies.report": ["*.html"],
         "vae_lightning.configs": ["*.yaml"],
         "vae_lightning.configs.sweeps": ["*.yaml"],
     },

@@ -21,6 +21,7 @@ from vae_lightning.scores import (
     Mahalanobis,
     NegativeELBO,
     NegativeLogLikelihood,
+    Neighbours,
     ReconstructionError,
     ReconstructionProbability,
     Score,
@@ -45,6 +46,8 @@ SCORES: dict[str, Callable[[], Score]] = {
     "LatentDensity-several": lambda: LatentDensity([1, 4, 8]),
     "LatentDensity-errors": lambda: LatentDensity(2, ["code", "difference", "errors", "blocks"]),
     "KNearestNeighbours": KNearestNeighbours,
+    "Neighbours": Neighbours,
+    "Neighbours-code": lambda: Neighbours("code", k=3),
     "Combined": lambda: Combined([ReconstructionError(), NAP(), LatentDensity(components=2)]),
     "Combined-nested": lambda: Combined([Combined([SAP(), NAP()]), ImportanceWeighted(k=3)], weights=[1.0, 2.0]),
 }

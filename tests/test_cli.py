@@ -275,7 +275,11 @@ def test_bad_checkpoints(run, fitted, tmp_path, capsys):
         FIT + " --ckpt_path truncated.ckpt": ["truncated.ckpt"],
         f"fit --config {{configs}}/autoencoder.yaml --ckpt_path {good}": ["best.ckpt", "VAE", "Autoencoder"],
         f"{FIT} --ckpt_path {good} --model.init_args.latent_dim=4": ["best.ckpt", "encoder", "[16, 32]", "[8, 32]"],
-        "test --ckpt_path truncated.ckpt": ["truncated.ckpt", "truncated or no checkpoint", "give another one"],
+        "test --ckpt_path truncated.ckpt": [
+            "truncated.ckpt",
+            "truncated, damaged or no checkpoint",
+            "give another one",
+        ],
     }.items():
         capsys.readouterr()
         assert run(line) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import CONFIGS
@@ -18,6 +19,10 @@ def test_a_batch_goes_through(name, run, mnist_files: Path):
     root = f" --data.init_args.root {mnist_files}" if "MNIST" in content["data"]["class_path"] else ""
     if "anomalies_from" in content["data"].get("init_args", {}):
         root += f" --data.init_args.anomalies_from.init_args.root {mnist_files}"
+    if content["data"]["class_path"] == "Table":
+        np.savetxt(
+            "rows.csv", np.random.default_rng(0).normal(size=(100, 5)), delimiter=",", header="a,b,c,d,e", comments=""
+        )
     before = set(Path().iterdir())
     line = f"fit --config {{configs}}/{name} --trainer.fast_dev_run true --trainer.accelerator cpu{root}"
     line += " --data.init_args.val_fraction 0.3 --data.init_args.batch_size 4"  # some scores need a few samples

@@ -9,26 +9,42 @@ from pathlib import Path
 import vae_lightning
 
 PACKAGE = Path(vae_lightning.__file__).parent
-# modules that everything may stand on
-BOTTOM = {"batch", "colours", "decoding", "errors", "files", "fitted", "frames", "imagefiles", "recipe"}
+BOTTOM = {  # modules that everything may stand on
+    "arrow",
+    "batch",
+    "colours",
+    "decoding",
+    "errors",
+    "files",
+    "fitted",
+    "frames",
+    "imagefiles",
+    "levels",
+    "recipe",
+    "schema",
+}
 
 # What each part may import of the others; every one may import itself and the bottom.
 MAY = {
     **{name: set() for name in BOTTOM},
     "recipe": {"errors"},
     "fitted": {"recipe"},
-    "frames": {"errors"},
+    "arrow": {"errors"},
+    "frames": {"arrow", "errors"},
+    "schema": {"arrow", "errors", "frames"},
     "files": {"errors"},
+    "levels": {"errors"},
     "decoding": {"errors"},
     "imagefiles": {"decoding", "errors"},
     "scores": BOTTOM,
     "detection": BOTTOM | {"scores"},
     "models": BOTTOM | {"scores", "detection"},
-    "data": BOTTOM | {"detection.preprocessing"},
+    "data": BOTTOM | {"detection.columns", "detection.preprocessing", "detection.statistics"},
     "training": BOTTOM | {"scores", "detection", "models", "data"},
+    "deployment": BOTTOM | {"detection", "data"},
     "estimators": BOTTOM | {"scores", "detection", "models", "data", "training"},
-    "studies": BOTTOM | {"scores", "detection", "models", "data", "training", "estimators"},
-    "commands": BOTTOM | {"scores", "detection", "models", "data", "training", "estimators", "studies"},
+    "studies": BOTTOM | {"scores", "detection", "models", "data", "deployment", "training", "estimators"},
+    "commands": BOTTOM | {"scores", "detection", "models", "data", "deployment", "training", "estimators", "studies"},
 }
 ENTRANCES = {"__init__", "__main__"}  # of the whole package
 VAGUE = {"common", "helper", "helpers", "misc", "tools", "util", "utils"}

@@ -5,33 +5,68 @@ from __future__ import annotations
 import importlib
 import re
 import runpy
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CONFIGS, SMALL
+from conftest import CONFIGS
 
 from vae_lightning import MLP, fit
+from vae_lightning.commands import main
+from vae_lightning.commands.help import reference
 
 ROOT = CONFIGS.parent
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 }
 TEXT = "\n".join(PAGES.values())
-COMMANDS = [line.split("  #")[0].strip() for line in re.findall(r"^python -m vae_lightning (.*)$", TEXT, re.M)]
-OWN = re.findall(r"^```python\n# (\w+)\.py\n", TEXT, re.M)
 
 
-@pytest.mark.parametrize("module", OWN)
-def test_a_class_of_ones_own_needs_no_registration(run, tmp_path: Path, monkeypatch, module):
-    (code,) = re.findall(rf"```python\n# {module}\.py\n(.*?)```", TEXT, re.S)
-    (tmp_path / f"{module}.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    (command,) = [line for line in COMMANDS if f"{module}." in line]
-    small = SMALL.replace("--data.init_args.samples 600", "") if module == "mine" else SMALL
-    assert run(command.replace("configs/", "{configs}/") + small) == 0
-    assert (tmp_path / "lightning_logs/beta_vae/version_0/results.json").is_file()
+def blocks(page: str) -> Iterator[tuple[str, str]]:
+    """The kind and the text of each block of a page's code, with continued lines as one."""
+    for kind, code in re.findall(r"^```(python|bash)\n(.*?)^```", PAGES[page], re.S | re.M):
+        yield kind, code.replace("\\\n", " ")
+
+
+def small(command: str, images: Path) -> str:
+    """A command of a page, brought down to seconds."""
+    command = command.replace("configs/", "{configs}/")
+    if command.startswith(("fit", "validate", "test")) or (command.startswith("predict") and "--input" not in command):
+        command += " --trainer.enable_progress_bar false"
+        if "conv_vae.yaml" in command:  # validates at its last step alone
+            command += " --trainer.max_steps 60 --trainer.val_check_interval 60"
+            command += " --model.init_args.lr_scheduler.init_args.total_steps 60"
+        elif "table.yaml" not in command:
+            command += " --trainer.max_epochs 3"
+        command += f" --data.init_args.root {images}" if "mnist" in command else ""
+    return command
+
+
+@pytest.mark.usefixtures("fitted")  # the newest run, which some load
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if re.search("^```(python|bash)", text, re.M)])
+def test_a_page_runs_from_top_to_bottom(page: str, run, mnist_files, tmp_path: Path, monkeypatch):
+    importlib.import_module("pandas").DataFrame(np.random.default_rng(1).normal(size=(20, 10))).to_csv(
+        "new.csv", index=False
+    )
+    monkeypatch.syspath_prepend(tmp_path)  # the working directory, where modules of one's own lie
+    names: dict[str, Any] = {"__name__": "page"}
+    for kind, code in blocks(page):
+        if kind == "python" and (module := re.match(r"# (\w+\.py)\n", code)):
+            (tmp_path / module[1]).write_text(code)
+        elif kind == "python":
+            exec(code, names)
+        for command in re.findall(r"^python -m vae_lightning (.*?)(?:  #.*)?$", code, re.M) if kind == "bash" else []:
+            if (
+                not command.startswith(("sweep", "benchmark", "compare"))
+                and "gpu" not in command
+                and "--help" not in command
+            ):
+                assert main(shlex.split(small(command, mnist_files).format(configs=CONFIGS))) == 0, command
+    if "new" in names and "run" in names:  # the last five rows are strange
+        assert names["run"].detector.predict(names["new"])[-5:].all()
 
 
 def test_every_config_named_is_there_and_every_config_is_named():
@@ -39,32 +74,14 @@ def test_every_config_named_is_there_and_every_config_is_named():
     assert named == {path.name for path in CONFIGS.glob("*.yaml")}
 
 
-def test_overrides_and_lookups_of_the_readme_run(run, fitted, mnist_files):
-    for command in COMMANDS:
-        if "gpu" in command or "--help" in command or any(f"{module}." in command for module in OWN):
-            continue
-        if not command.startswith(("fit", "test", "predict", "validate")):
-            continue
-        files = f" --data.init_args.root {mnist_files}" if "mnist" in command else ""
-        assert run(command.replace("configs/", "{configs}/") + files + " --trainer.max_epochs 3") == 0, command
-
-
-@pytest.mark.usefixtures("fitted")  # the newest run, which some load
-@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if "```python\n" in text])
-def test_its_python_runs_from_top_to_bottom(page: str):
-    table = importlib.import_module("pandas").DataFrame(np.random.default_rng(1).normal(size=(20, 10)))
-    table.to_csv("new.csv", index=False)
-    names: dict[str, Any] = {"__name__": "page"}
-    for code in re.findall(r"^```python\n(.*?)```", PAGES[page], re.S | re.M):
-        exec(code, names)
-    if "run" in names:  # of rows, of which the last five are strange
-        assert names["run"].detector.predict(names["new"])[-5:].all()
-
-
 def test_every_link_leads_somewhere():
     for name, text in PAGES.items():
         for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text):
             assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
+
+
+def test_the_pages_on_commands_are_those_of_help():
+    assert PAGES["docs/reference/commands.md"] == reference()
 
 
 def test_the_front_page_is_short():

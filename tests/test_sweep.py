@@ -19,9 +19,9 @@ import torch
 import yaml
 from conftest import CONFIGS, kill
 
+from vae_lightning import files
 from vae_lightning.commands import CLI
 from vae_lightning.errors import UserError
-from vae_lightning.studies import processes
 from vae_lightning.studies.sweep import trials as sweep_trials
 from vae_lightning.studies.sweep.pictures import heatmap
 from vae_lightning.studies.sweep.plan import Plan
@@ -144,7 +144,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(run, here):
 
     kill(here, [*line.split(), "--jobs", "2"], lambda: any(map(_done, folder.glob("trial_*"))) and training() != [])
     deadline = time.monotonic() + 30
-    while not all(processes.free(lock) for lock in (folder / ".locks").iterdir()):
+    while not all(files.free(lock) for lock in (folder / ".locks").iterdir()):
         assert time.monotonic() < deadline, "its processes outlive it"
         time.sleep(0.05)
     assert "RUNNING" in _states(folder)

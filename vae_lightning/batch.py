@@ -13,7 +13,7 @@ class Batch(NamedTuple):
     """What every loader hands out.
 
     Attributes:
-        x: (B, *input_shape), raw: uint8 images, numbers as the table holds them. Preprocessing is the model's.
+        x: (B, *raw_shape), raw: uint8 images, numbers as the table holds them. Preprocessing is the model's.
         label: int64 (B,), ``NORMAL`` or ``ANOMALY``.
         target: int64 (B,), the data set's own class, −1 where it has none.
         row: int64 (B,), where the sample stands in the part of the data set that it comes from.

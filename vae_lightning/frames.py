@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import arrow
 from .errors import UserError
 
 
@@ -31,15 +33,17 @@ def columns_of(x: Any) -> tuple[Tensor, list[str] | None]:
         return _from_numpy(x.to_numpy()), None
     if hasattr(x, "column_names") or hasattr(x, "to_numpy"):
         return _from_table(x)
-    if hasattr(x, "__arrow_c_stream__") or hasattr(x, "__dataframe__"):
+    if hasattr(x, "__arrow_c_stream__") or hasattr(x, "__dataframe__") or isinstance(x, Mapping):
         return _from_table(_arrow(x))
     return _from_numpy(x), None
 
 
 def is_samples(x: Any) -> bool:
     """Whether x is samples by itself, and no iterable of batches of them."""
+    if hasattr(x, "read_next_batch"):  # pyarrow's reader is a stream of batches
+        return False
     arrays = "__array__", "__arrow_c_stream__", "__dataframe__"
-    if isinstance(x, Tensor) or any(hasattr(x, name) for name in arrays):
+    if isinstance(x, (Tensor, Mapping)) or any(hasattr(x, name) for name in arrays):
         return True
     # rows as lists of numbers; a list of arrays is batches
     return isinstance(x, (list, tuple)) and not any(hasattr(row, "shape") and len(row.shape) > 1 for row in x[:1])
@@ -75,6 +79,9 @@ def _arrow(x: Any) -> Any:
         import pyarrow.interchange
     except ImportError:
         raise UserError(f"{type(x).__name__} is a table that only pyarrow can read: pip install pyarrow") from None
+    if isinstance(x, Mapping):
+        columns = arrow.columns(x)
+        return pyarrow.table(dict(zip(columns, arrow.aligned(columns.values()), strict=True)))
     return pyarrow.table(x) if hasattr(x, "__arrow_c_stream__") else pyarrow.interchange.from_dataframe(x)
 
 

@@ -12,7 +12,7 @@ from .prepare import prepare
 def before(cli: Any) -> None:
     """Claim the run's folder; a run that is resumed is no longer finished."""
     prepare(cli)
-    if not cli.tries:
+    if not cli.tries and cli.trainer.is_global_zero:
         for name in (runs.RESULTS, SCORES):
             (cli.folder / name).unlink(missing_ok=True)
 

@@ -12,6 +12,9 @@ COMMANDS = {  # the Trainer's
 STUDIES = {  # each with a parser of its own
     "benchmark": "train a configuration for each class and seed, and put its scores beside older methods",
     "compare": "put finished runs side by side: a table, ROC curves, training curves",
+    "diagnose": "what ails a finished run: codes, KL, decoder, training, scores, in one table",
+    "export": "a checkpoint as one ONNX or pt2 file, compared with itself",
+    "report": "a finished run as one HTML file: curves, figures, samples with their reasons, the self-check",
     "sweep": "many runs over a grid or a search space, that survive any interruption",
 }
 
@@ -82,9 +85,26 @@ usage: {program} {command} --ckpt_path FILE [options]
 WHAT = {
     "validate": "The metrics of a checkpoint on its validation split.",
     "test": "The metrics of a checkpoint on its test split.",
-    "predict": "Scores, p-values and decisions of a checkpoint: predictions.csv in the run's folder, a row a sample.",
+    "predict": """\
+Scores, p-values and decisions of a checkpoint, a row a sample: of the data set's test split, in predictions.csv of the
+run's folder; or, with --input, of any file or folder, by the checkpoint alone.""",
 }
-MORE = {"predict": "\n  --fdr X               bound the share of false alarms among the alarms, in (0, 1)"}
+MORE = {
+    "predict": """
+  --fdr X               bound the share of false alarms among the alarms, in (0, 1)
+
+of a file or a folder
+  {program} predict --ckpt_path best --input new.csv --output scored.parquet
+
+  --input PATH          a CSV, Parquet, Arrow or NumPy file, a folder of such parts, or a folder of images
+  --output FILE         the table to write; its name ends in .csv, .parquet or .arrow
+  --append_columns      keep the input's columns, behind the others
+  --key COLUMN          what tells rows apart (default: training's id column if there is one, else the row's number)
+  --delimiter ';'       of CSV (default: training's)
+  --alpha X             alarm where p is at most this, in place of the threshold
+  --device auto|cpu|cuda:0
+  --ckpt_path, --fdr, --runs as above, and --experiment NAME: of whose runs best or last is"""
+}
 REST = """\
 --print_config shows every key with its value, in the form of a configuration file; --help=all lists every option;
 --model.help VAE, --data.help MNIST the arguments of a class."""
@@ -101,6 +121,16 @@ def page(args: list[str]) -> str | None:
     if command == "fit":
         return FIT.format(program=PROGRAM, rest=REST)
     if command in WHAT:
-        more = MORE.get(command, "")
+        more = MORE.get(command, "").format(program=PROGRAM)
         return EVALUATE.format(program=PROGRAM, command=command, what=WHAT[command], more=more, rest=REST)
     return None
+
+
+def reference() -> str:
+    """All pages as Markdown: docs/reference/commands.md."""
+    parts = [f"## {name}\n\n```text\n{page([name, '--help'])}```\n" for name in COMMANDS]
+    return "\n".join(["# Commands\n", f"```text\n{page(['--help'])}```\n", *parts])
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from ..detection import storage
@@ -23,6 +25,7 @@ def prepare(cli: Any) -> None:
     Raises:
         UserError: When something is wrong. Nothing has been written then.
     """
+    _check_processes(cli.trainer)
     cli.datamodule.prepare_data()
     cli.datamodule.setup(str(cli.subcommand))
     path = cli.settings.ckpt_path
@@ -32,12 +35,43 @@ def prepare(cli: Any) -> None:
             callback.check(cli.trainer, cli.model, str(cli.subcommand))
     if cli.tries:
         return
-    cli.folder = runs.claim(Path(cli.settings.runs) / cli.settings.experiment, folder)
+    cli.folder = _claim(cli, folder)
     if not cli.trainer.loggers:
         # the whole path: a run resumed under another one would forget its best checkpoint
         *_, experiment, version = cli.folder.resolve().parts
         root = cli.folder.resolve().parent.parent
         cli.trainer.logger = TensorBoardLogger(root, experiment, version, default_hp_metric=False)
+
+
+def _check_processes(trainer: Any) -> None:
+    if TorchElasticEnvironment.detect() and (started := int(os.environ["WORLD_SIZE"])) != trainer.world_size:
+        raise UserError(
+            f"trainer.devices: torchrun has started {started} processes, and {trainer.world_size} is asked for: give "
+            "--trainer.devices the number a machine, --trainer.num_nodes that of machines, and --trainer.strategy ddp"
+        )
+
+
+def _claim(cli: Any, folder: Path | None) -> Path:
+    """The run's folder: the first process claims it, and tells those that torchrun or a cluster has started beside it.
+
+    Processes that a strategy launches are told by the environment.
+    """
+    trainer, experiment = cli.trainer, Path(cli.settings.runs) / cli.settings.experiment
+    writes, cluster = cli.subcommand == "fit", getattr(trainer.strategy, "cluster_environment", None)
+    if runs.VARIABLE in os.environ or not (cluster and cluster.creates_processes_externally):
+        return runs.claim(experiment, folder, writes)
+    trainer.strategy.setup_environment()
+    answer: Path | UserError | None = None
+    if trainer.is_global_zero:
+        try:
+            answer = runs.claim(experiment, folder, writes)
+        except UserError as error:  # the others would wait for ever
+            answer = error
+    answer = trainer.strategy.broadcast(answer)
+    if isinstance(answer, UserError):
+        raise answer
+    assert answer is not None
+    return answer
 
 
 def _check_checkpoint(cli: Any, path: Path) -> Path | None:
@@ -46,6 +80,7 @@ def _check_checkpoint(cli: Any, path: Path) -> Path | None:
     if cli.subcommand == "fit" and "loops" not in content:
         raise UserError(f"{path}: holds a detector and no training to go on with: give last.ckpt of a run")
     checkpoints.check(path, content, cli.model)
+    checkpoints.check_columns(str(path), content[storage.KEY]["trained_on"], cli.datamodule)
     if cli.trainer.is_global_zero:
         lines = runs.differences(content[storage.KEY]["model"], cli.model.recipe)
         lines += checkpoints.optimizer_differences(content, cli.model) if cli.subcommand == "fit" else []

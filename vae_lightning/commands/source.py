@@ -64,9 +64,23 @@ def _find(given: str, rest: list[str], config: str | None) -> Path:
     if experiment is None and config and Path(config).is_file():
         experiment = read_yaml(Path(config), "configuration").get("experiment") or Path(config).stem
     try:
-        return storage.newest(given, Path(_option(rest, "--runs") or "lightning_logs"), experiment)
+        return _whole(storage.newest(given, Path(_option(rest, "--runs") or "lightning_logs"), experiment))
     except UserError as error:
         raise UserError(f"--ckpt_path {error}") from error
+
+
+def _whole(path: Path) -> Path:
+    """The last checkpoint, or its run's best epoch if the last one has been damaged."""
+    best = path.with_name("best.ckpt")
+    try:
+        storage.load(path)
+    except UserError:
+        if path == best or not best.is_file():
+            raise
+        storage.load(best)
+        print(f"note: {path}: truncated or damaged: {best} is taken", file=sys.stderr)
+        return best
+    return path
 
 
 def _of_checkpoint(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ trainer, and of ``detection`` nothing but ``preprocessing``.
 """
 
 from ..batch import ANOMALY, NORMAL, Batch
+from .adbench import ADBench
 from .arrays import Arrays
 from .base import AnomalyDataModule
 from .corrupted import Corrupted
@@ -12,6 +13,7 @@ from .folder import Images
 from .loader import Loader
 from .splits import Part
 from .synthetic import SyntheticMixture
+from .table import Table
 from .textures import SyntheticTextures
 from .vision import MNIST, Digits, FashionMNIST
 
@@ -19,6 +21,7 @@ __all__ = [
     "ANOMALY",
     "MNIST",
     "NORMAL",
+    "ADBench",
     "AnomalyDataModule",
     "Arrays",
     "Batch",
@@ -30,4 +33,5 @@ __all__ = [
     "Part",
     "SyntheticMixture",
     "SyntheticTextures",
+    "Table",
 ]

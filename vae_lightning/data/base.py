@@ -57,7 +57,7 @@ class AnomalyDataModule(Recorded, LightningDataModule):
         seed: Of the splits.
 
     Attributes:
-        input_shape: Of one sample.
+        input_shape: Of one prepared sample; of a raw one, too, for most kinds of preprocessing.
         classes: The names of the classes, whose numbers are their positions.
         preprocessing: What makes a network's input of a raw sample, not fitted yet; the model fits a copy of its own.
 
@@ -131,15 +131,19 @@ class AnomalyDataModule(Recorded, LightningDataModule):
         """Build the splits, once: Lightning calls this for each stage."""
         if self._splits:
             return
-        normal, anomalous = self.division()
-        if self.anomalies_from is not None:
-            anomalous = list(range(len(self.anomalies_from.classes)))
         own = self.load()
         sources = Sources(*own, *(self.anomalies_from.load() if self.anomalies_from is not None else own))
         check_sources(self, sources)
+        self._splits = self.divide(sources)
+
+    def divide(self, sources: Sources) -> dict[str, Split | Chain]:
+        """The splits, by name, of what has been loaded."""
+        normal, anomalous = self.division()
+        if self.anomalies_from is not None:
+            anomalous = list(range(len(self.anomalies_from.classes)))
         shares = Shares(*(getattr(self, name) for name in Shares._fields))
         try:
-            self._splits = make_splits(sources, normal, anomalous, shares, self.seed, self.binarize)
+            return make_splits(sources, normal, anomalous, shares, self.seed, self.binarize)
         except UserError as error:
             raise UserError(f"{type(self).__name__}: {error}") from None
 

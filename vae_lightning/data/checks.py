@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from ..detection.preprocessing import Preprocessing
@@ -88,27 +87,30 @@ def check_sources(data: AnomalyDataModule, sources: Sources) -> None:
 
 
 def _check_part(data: AnomalyDataModule, part: Part, which: str) -> None:
+    # what lies in a file was checked before it was written
+    x = part.x if isinstance(part.x, Tensor) else part.x[:1]
     try:
-        data.preprocessing.check(part.x, data.input_shape)
+        data.preprocessing.check(x, data.preprocessing.raw_shape(data.input_shape))
     except UserError as error:
         raise UserError(f"{_name(data)}: the {which} part does not suit its preprocessing: {error}") from None
     if part.target.shape != part.x.shape[:1]:
         raise UserError(
             f"{_name(data)}: the {which} part has {len(part.x)} samples and classes of shape {list(part.target.shape)}"
         )
-    if (place := not_finite(part.x)) is not None:
+    if (place := not_finite(x, data.preprocessing.takes_missing)) is not None:
         row, *feature = place
+        what = "infinity" if data.preprocessing.takes_missing else "NaN or infinity"
         raise UserError(
-            f"{_name(data)}: sample {row} holds NaN or infinity in column {', '.join(map(str, feature))} ({which} "
+            f"{_name(data)}: sample {row} holds {what} in column {', '.join(map(str, feature))} ({which} "
             "part): correct it or leave it out"
         )
 
 
-def not_finite(x: Tensor) -> tuple[int, ...] | None:
-    """Where the first NaN or infinity lies, None if there is none."""
-    if not x.is_floating_point() or (finite := torch.isfinite(x)).all():
+def not_finite(x: Tensor, takes_missing: bool = False) -> tuple[int, ...] | None:
+    """Where the first NaN or infinity lies, the first infinity where NaN is taken; None if there is none."""
+    if not x.is_floating_point() or not (wrong := x.isinf() if takes_missing else ~x.isfinite()).any():
         return None
-    return tuple((~finite).nonzero()[0].tolist())
+    return tuple(wrong.nonzero()[0].tolist())
 
 
 def _name(data: AnomalyDataModule | None) -> str:

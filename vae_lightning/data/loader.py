@@ -16,17 +16,20 @@ from ..errors import UserError
 Redraw = Callable[[Tensor, torch.Generator], Tensor]
 
 GATHERED = 2**18  # numbers that are gathered at once: what stays in a processor's cache
+FROM_FILE = 2**22  # the same out of a file: the more rows at once, the closer together they lie
 
 
 class Split(Dataset):
     """Samples of one split. Index it with a tensor of B positions and it gives B samples at once.
 
     Args:
-        x: (N, *input_shape), raw: as stored.
-        rows: int64 (n,), which of the N samples are in this split. The samples themselves are not copied.
-        label: int64 (n,), for each row.
-        target: int64 (n,), for each row.
-        row: int64 (n,), where each stands in its source. None: ``rows``.
+        x: (N, *raw_shape), raw: as stored; a tensor, or :class:`Rows` of a file.
+        rows: (n,), which of the N samples are in this split. The samples themselves are not copied.
+        label: (n,), for each row.
+        target: (n,), for each row.
+        row: (n,), where each stands in its source. None: ``rows``.
+
+    All but x are whole numbers of any type; in batches they are int64.
     """
 
     def __init__(self, x: Tensor, rows: Tensor, label: Tensor, target: Tensor, row: Tensor | None = None) -> None:
@@ -39,8 +42,8 @@ class Split(Dataset):
     def __getitem__(self, positions: Tensor) -> Batch:
         # index_select copies whole rows: 20 times faster than indexing for images
         rows = self.rows.index_select(0, positions)
-        columns = (self.x, rows), (self.label, positions), (self.target, positions), (self.row, positions)
-        return Batch(*(column.index_select(0, index) for column, index in columns))
+        columns = (column.index_select(0, positions).long() for column in (self.label, self.target, self.row))
+        return Batch(self.x.index_select(0, rows), *columns)
 
     def select(self, positions: Tensor) -> Split:
         """The samples at these positions, in this order."""
@@ -165,7 +168,8 @@ class Loader:
         if not plan or not isinstance(self.split, Split):  # a chain orders each batch by its parts
             yield from map(self.split.__getitem__, plan)
             return
-        at_once = max(1, GATHERED // max(1, len(plan[0]) * self.split.x[0].numel()))
+        most = GATHERED if isinstance(self.split.x, Tensor) else FROM_FILE
+        at_once = max(1, most // max(1, len(plan[0]) * self.split.x[0].numel()))
         for i in range(0, len(plan), at_once):
             some = plan[i : i + at_once]
             whole = self.split[torch.cat(some)]

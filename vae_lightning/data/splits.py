@@ -16,8 +16,8 @@ class Part(NamedTuple):
     """One of the two parts in which a data set comes: its training part or its test part.
 
     Attributes:
-        x: (N, *input_shape), raw: what the data module's ``preprocessing`` takes.
-        target: int64 (N,), the class of each sample.
+        x: (N, *raw_shape), raw: what the data module's ``preprocessing`` takes; a tensor, or :class:`Rows` of a file.
+        target: Whole numbers (N,), the class of each sample. One that is no class is in no split.
         row: int64 (N,), where each sample stands in its source, ascending. None: 0 … N − 1.
     """
 
@@ -135,8 +135,11 @@ def _leaked(normals: int, anomalies: int, contamination: float) -> int:
 def _split(part: Part, rows: Tensor, label: int, own: bool = True) -> Split:
     rows = rows.sort().values  # neighbours in memory are faster to gather
     # another data set's classes are not this one's
-    target = part.target[rows] if own else torch.full_like(rows, -1)
-    return Split(part.x, rows, torch.full_like(rows, label), target, rows if part.row is None else part.row[rows])
+    target = part.target[rows] if own else torch.tensor(-1).expand(len(rows))
+    row = None if part.row is None else part.row[rows]
+    # ten million rows: what is the same for all of them takes no memory, and a place half of it
+    rows = rows.int() if len(part.x) <= torch.iinfo(torch.int32).max else rows
+    return Split(part.x, rows, torch.tensor(label).expand(len(rows)), target, row)
 
 
 def _drawn(split: Split, generator: torch.Generator) -> Split:

@@ -4,15 +4,20 @@ Stands on ``scores``; knows no training and no data module. A model is anything 
 ``thresholds``.
 """
 
+from .columns import Columns
 from .conformal import benjamini_hochberg
 from .detector import Detector
+from .explanation import Explainer, Explanation
 from .graph import Scores
 from .preprocessing import Images, Preprocessing, Standardize, Unchanged
 from .thresholds import Conformal, LeakingPercentile, Percentile, Threshold
 
 __all__ = [
+    "Columns",
     "Conformal",
     "Detector",
+    "Explainer",
+    "Explanation",
     "Images",
     "LeakingPercentile",
     "Percentile",

@@ -20,10 +20,11 @@ from bisect import bisect_right
 
 import numpy as np
 import torch
-from scipy.stats import beta, false_discovery_control
+from scipy.stats import beta
 from torch import Tensor
 
-EPSILON = 2.0**-23  # the relative spacing of single precision
+from ..levels import EPSILON, fdr_cutoff
+
 SLACK = 1e-12  # what a probability of scipy may be off by
 
 
@@ -41,13 +42,24 @@ def p_values(calibration: Tensor, scores: Tensor) -> Tensor:
         (B,), float32, each the single-precision quotient of a whole number in 1 … n + 1 and n + 1 (exact to n = 2²⁴).
     """
     n = calibration.numel()
-    if torch.compiler.is_compiling():  # true under export as well: ONNX has no searchsorted
-        at_least = (calibration >= scores.unsqueeze(-1)).sum(-1)
-    else:
-        at_least = n - torch.searchsorted(calibration, scores.contiguous())
+    # true under export as well: ONNX has no searchsorted
+    find = _first_not_below if torch.compiler.is_compiling() else torch.searchsorted
+    at_least = n - find(calibration, scores.contiguous())
     rank = (1 + at_least).to(torch.float32)
     # a tensor, not a number: by a number a GPU divides as a product with its reciprocal, one bit off
     return rank / torch.full_like(rank, n + 1)
+
+
+def _first_not_below(ascending: Tensor, scores: Tensor) -> Tensor:
+    """What searchsorted gives, how many of the n numbers are below each score, int64 (B,), by log₂ n gathers."""
+    n = len(ascending)
+    below = torch.zeros_like(scores, dtype=torch.int64)
+    for step in (1 << bit for bit in reversed(range(n.bit_length()))):
+        further = below + step  # the first `further` numbers are below the score if the last of them is
+        # not `<`, which is False for NaN: searchsorted puts it above all numbers
+        is_below = ~(ascending[(further - 1).clamp_max(n - 1)] >= scores) & (further <= n)
+        below = torch.where(is_below, further, below)
+    return below
 
 
 def alarm_rank(n: int, alpha: float) -> int:
@@ -130,11 +142,7 @@ def benjamini_hochberg(p: Tensor, level: float) -> Tensor:
     Returns:
         bool (m,).
     """
-    if p.numel() == 0:
-        return torch.zeros_like(p, dtype=torch.bool)
-    adjusted = false_discovery_control(p.detach().cpu().double().numpy(), method="bh")
-    # p may be off by half of EPSILON, and must not miss by it a level that it equals
-    return torch.from_numpy(adjusted <= level * (1 + EPSILON)).to(p.device)
+    return p <= fdr_cutoff(*np.unique(p.detach().cpu().numpy(), return_counts=True), level)
 
 
 def needed_for_fdr(m: int, level: float) -> int:

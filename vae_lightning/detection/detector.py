@@ -11,15 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import levels
 from ..batch import even_batches
 from ..decoding import Decoder
 from ..errors import UserError
-from ..frames import as_samples, is_samples
 from ..imagefiles import batches, paths_of
+from ..schema import Schema
 from ..scores.maps import Mapped
 from . import card, conformal, storage
+from .explanation import Explainer, Explanation
 from .graph import Graph, Scores
 from .modes import evaluating
+from .rows import Draw
+from .samples import Samples
 from .thresholds import Conformal, Threshold
 
 BATCH_SIZE = 1024  # samples at once; data modules evaluate with as many
@@ -33,8 +37,9 @@ class Detector:
     a share α of new normal samples raise an alarm on average; its docstring says what is guaranteed, and of what.
 
     Samples are given as a numpy array, a tensor, a DataFrame (pandas, polars, or anything else with
-    ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these. If it
-    was trained on image files, also as the path of one, a list of paths, or a folder, whose images come in the order of
+    ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these. One
+    trained on a table of mixed columns takes words and gaps, and dicts of columns, too; see its ``schema``. One trained
+    on image files takes the path of one, a list of paths, or a folder, whose images come in the order of
     :func:`~vae_lightning.imagefiles.images_below`. Answers are tensors for a tensor, else numpy arrays.
 
     Args:
@@ -45,6 +50,7 @@ class Detector:
     def __init__(self, model: Any, batch_size: int = BATCH_SIZE) -> None:
         self.model, self.batch_size = model, batch_size
         self.graph = Graph(model)
+        self._schema: tuple[Any, Schema] | None = None
 
     # From a file and to it
 
@@ -62,13 +68,24 @@ class Detector:
             UserError: When the file is damaged, of another version, or names a class that is not known.
         """
         file = storage.find(path, which)
-        return cls(storage.restore(storage.read(file), trust, str(file)))
+        detector = cls(storage.restore(storage.read(file), trust, str(file)))
+        try:
+            detector.schema  # noqa: B018 (whether it is one)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+        return detector
 
-    def save(self, path: str | Path) -> None:
-        """Write model, scores and thresholds into one file, for :meth:`load`."""
+    def save(self, path: str | Path, rows: bool = True) -> None:
+        """Write model, scores and thresholds into one file, for :meth:`load`.
+
+        Args:
+            path: The file.
+            rows: Whether the few raw calibration samples go with it that :meth:`explain` compares with and an exported
+                file is checked with. Without them explanations have neither p-values nor normal ranges.
+        """
         self.check_calibrated()
         state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
-        about = self.model.about()
+        about = self.model.about() | ({} if rows else {"canary": None})
         lightning = about["versions"]["lightning"]  # what its Trainer asks of a file, to test and to predict with it
         storage.write({"state_dict": state, storage.KEY: about, "pytorch-lightning_version": lightning}, Path(path))
 
@@ -98,6 +115,23 @@ class Detector:
     def columns(self) -> list[str] | None:
         """Names of the table's columns that it was trained on, in order."""
         return self.model.trained_on.get("columns")
+
+    @property
+    def schema(self) -> Schema | None:
+        """What the columns of the table are that it was trained on; None if that held numbers alone.
+
+        Raises:
+            UserError: When the file holds another one than its preprocessing was made for.
+        """
+        content = self.model.trained_on.get("schema")
+        if content is None:
+            return None
+        if self._schema is None or self._schema[0] is not content:
+            schema = Schema.from_json(content)
+            if [column.codes for column in schema] != getattr(self.model.preprocessing, "codes", None):
+                raise UserError("schema and preprocessing do not go together: train it again")
+            self._schema = content, schema
+        return self._schema[1]
 
     @property
     def classes(self) -> list[str] | None:
@@ -142,24 +176,48 @@ class Detector:
 
     # From samples to decisions
 
-    @torch.no_grad()  # and no inference mode: what it gives can go on into any computation
     def __call__(self, x: Any) -> Scores:
-        """Scores, p-values and decisions of samples (N, *input_shape).
+        """Scores, p-values and decisions of samples (N, *raw_shape).
 
         Raises:
             UserError: When the detector is not calibrated, or samples have the wrong width, type or columns, or hold
-                NaN or infinity; for a file that is no image.
+                infinity, or NaN where it was not trained on a table that has gaps; for a file that is no image.
         """
         self.check_calibrated()
-        found = list(self._through(self.graph, x))
+        found = list(self.through(self.graph, x))
         if not found:
             raise UserError("there are no samples: the iterable of batches is empty")
-        score, p_value, anomaly = (torch.cat([part[i] for part in found]) for i in range(3))
-        each = {name: torch.cat([part.each[name] for part in found]) for name in self.names}
-        if isinstance(x, Tensor):
-            return Scores(score, p_value, anomaly, each)
-        arrays = {name: column.numpy() for name, column in each.items()}
-        return Scores(score.numpy(), p_value.numpy(), anomaly.numpy(), arrays)
+        whole = _joined(found)
+        return whole if isinstance(x, Tensor) else _as_numpy(whole)
+
+    @torch.no_grad()
+    def stream(self, batches: Iterable[Any]) -> Iterator[Scores]:
+        """Scores, p-values and decisions of each of many batches in turn, in memory that does not grow with them.
+
+        Categories that no training row had are counted over all of them, and warned of once, at the end.
+
+        Args:
+            batches: Each of them samples, as for a call; rows in messages are counted over all of them.
+
+        Raises:
+            UserError: As a call does.
+        """
+        self.check_calibrated()
+        for found in self.through(self.graph, batches):
+            yield _as_numpy(found)
+
+    @torch.no_grad()
+    def run(self, raw: Any) -> Scores:
+        """The same of what ``Schema.encode`` or a ``Decoder`` gave: its numbers are not checked again.
+
+        Args:
+            raw: A tensor or array (N, *raw_shape).
+        """
+        self.check_calibrated()
+        raw = torch.as_tensor(raw)
+        self.model.preprocessing.check(raw, self.model.preprocessing.raw_shape(self.model.input_shape))
+        with evaluating(self.model):
+            return _as_numpy(self._of(self.graph, raw))
 
     def score(self, x: Any, name: str | None = None) -> Any:
         """float32 (N,): one score of each sample, the one that decides unless another is named."""
@@ -178,7 +236,7 @@ class Detector:
         if not self.mapped or name not in (None, *self.mapped):
             known = ", ".join(self.mapped) or "none"
             raise UserError(f"there is no map of {name or 'any score'}: the detector has maps of {known}")
-        found = [part[name or self.mapped[0]] for part in self._through(self.graph.maps, x)]
+        found = [part[name or self.mapped[0]] for part in self.through(self.graph.maps, x)]
         if not found:
             raise UserError("there are no samples: the iterable of batches is empty")
         maps = torch.cat(found)
@@ -200,29 +258,46 @@ class Detector:
         Raises:
             UserError: When both are given, or a level is outside (0, 1).
         """
-        if alpha is not None and fdr is not None:
-            raise UserError(f"alpha = {alpha} and fdr = {fdr} are both given: leave one of them out")
-        for key, level in (("alpha", alpha), ("fdr", fdr)):
-            if level is not None and not 0 < level < 1:
-                raise UserError(f"{key} = {level} is not in (0, 1)")
+        levels.check(alpha, fdr)
         answer = self(x)
         anomaly = self.decide(answer, alpha, fdr)
         return torch.from_numpy(anomaly) if isinstance(answer.score, Tensor) else anomaly
 
     def decide(self, answer: Scores, alpha: float | None = None, fdr: float | None = None) -> np.ndarray:
         """Bool (N,): the decisions on samples that have been scored already; arguments as for :meth:`predict`."""
-        p, n = np.asarray(answer.p_value), self.threshold.samples
+        p = np.asarray(answer.p_value)
         if alpha is not None:
-            what, needed = f"alpha = {alpha}", conformal.needed(alpha)
-            anomaly = p <= np.float32(alpha)
+            anomaly = levels.by_alpha(p, alpha)
         elif fdr is not None:
-            what, needed = f"fdr = {fdr} with {len(p)} samples", conformal.needed_for_fdr(len(p), fdr)
             anomaly = conformal.benjamini_hochberg(torch.from_numpy(p), fdr).numpy()
         else:
             return np.asarray(answer.anomaly)
-        if n < needed and not anomaly.any():
-            warnings.warn(f"{what}: a single alarm needs {needed} calibration samples, there are {n}", stacklevel=3)
+        if not anomaly.any() and (reason := self.unreachable(len(p), alpha, fdr)):
+            warnings.warn(reason, stacklevel=3)
         return anomaly
+
+    def explain(self, x: Any, name: str | None = None) -> Explanation:
+        """Why samples (N, *input_shape) score as they do: what each column or pixel adds, what was expected of it.
+
+        Args:
+            x: Samples.
+            name: Of the score; None for the one that decides.
+
+        Raises:
+            UserError: As for scoring, and when the score cannot be explained.
+        """
+        return Explainer(self, name)(x)
+
+    def unreachable(self, m: int, alpha: float | None = None, fdr: float | None = None) -> str | None:
+        """Why not even a lone anomaly among m samples could be found at a level, where that is so."""
+        if alpha is not None:
+            what, needed = f"alpha = {alpha}", conformal.needed(alpha)
+        elif fdr is not None:
+            what, needed = f"fdr = {fdr} with {m} samples", conformal.needed_for_fdr(m, fdr)
+        else:
+            what, needed = "", 0
+        n = self.threshold.samples
+        return f"{what}: a single alarm needs {needed} calibration samples, there are {n}" if n < needed else None
 
     def check_calibrated(self) -> None:
         """Raise a UserError if there are no thresholds that belong to the weights: it refuses to score."""
@@ -237,7 +312,7 @@ class Detector:
         """Fit the scores.
 
         Args:
-            train: Batches of raw training samples (B, *input_shape), to be gone through as often as needed.
+            train: Batches of raw training samples (B, *raw_shape), to be gone through as often as needed.
             val: Of raw normal validation samples.
         """
         self._check_prepared()
@@ -248,7 +323,7 @@ class Detector:
     @torch.inference_mode(False)
     @torch.no_grad()
     def calibrate(self, normal: Any) -> None:
-        """Fit the thresholds.
+        """Fit the thresholds. A few samples are kept as they are, see :class:`~vae_lightning.detection.rows.Draw`.
 
         Args:
             normal: Normal samples that neither weights nor scores have seen, as for scoring.
@@ -259,31 +334,30 @@ class Detector:
         for name, score in self.model.scores.items():
             if not score.fitted:
                 raise UserError(f"{name} has not been fitted yet: fit the scores first, on training samples")
-        found = list(self._through(self.graph.scores, normal))
+        draw = Draw()
+        found = list(self.through(lambda raw: self.graph.scores(draw.see(raw)), normal))
+        self.model.canary = draw.rows
         for name, threshold in self.model.thresholds.items():
             try:
-                threshold.fit(torch.cat([part[name] for part in found]) if found else torch.empty(0))
+                threshold.fit(_joined(found)[name] if found else torch.empty(0))
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
 
-    def _through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
-        """What ``function`` gives for each batch of raw samples, on the CPU."""
+    @torch.no_grad()  # and no inference mode: what it gives can go on into any computation
+    def through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
+        """What ``function`` gives for all of x, or for each of an iterable of batches, on the CPU."""
         self._check_prepared()
         if (paths := paths_of(x)) is not None:
             x = (images for _, images in batches(paths, self.decoder, self.batch_size))
-        if not is_samples(x) and not isinstance(x, Iterable):
-            raise UserError(
-                f"{type(x).__name__} holds no samples: give an array, a tensor, a table, or batches of them"
-            )
-        row = 0
+        prepares = self.model.preprocessing
+        samples = Samples(x, prepares, prepares.raw_shape(self.model.input_shape), self.columns, self.schema)
         with evaluating(self.model):
-            for samples in [x] if is_samples(x) else x:
-                raw = as_samples(samples, self.columns)
-                self.model.preprocessing.check(raw, self.model.input_shape)
-                check_finite(raw, row, self.columns)
-                row += len(raw)
-                for batch in raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]:
-                    yield _on_cpu(function(batch.to(self.device)))
+            for raw in samples:
+                yield self._of(function, raw)
+
+    def _of(self, function: Callable[[Tensor], Any], raw: Tensor) -> Any:
+        parts = raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]
+        return _joined([_on_cpu(function(part.to(self.device))) for part in parts])
 
     def _check_prepared(self) -> None:
         if self.model.preprocessing is None:
@@ -300,16 +374,20 @@ class _Prepared:
         return (self.model.preprocessing(raw.to(self.model.device)) for raw in self.batches)
 
 
-def check_finite(raw: Tensor, first_row: int = 0, columns: Sequence[str] | None = None) -> None:
-    """Raise a UserError that names row and column if a raw sample (N, …) holds NaN or infinity."""
-    if raw.is_floating_point() and not raw.isfinite().all():
-        row, *place = (~raw.isfinite()).nonzero()[0].tolist()
-        column = columns[place[0]] if columns else ", ".join(map(str, place))
-        value = raw[(row, *place)].item()
-        raise UserError(f"row {first_row + row}, column {column} is {value}: fill it in, or leave the row out")
-
-
 def _on_cpu(found: Any) -> Any:
     if isinstance(found, dict):
         return {name: tensor.cpu() for name, tensor in found.items()}
     return Scores(found.score.cpu(), found.p_value.cpu(), found.anomaly.cpu(), _on_cpu(found.each))
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Scores, or tensors by name, of consecutive samples as one."""
+    if isinstance(parts[0], dict):
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    score, p_value, anomaly = (torch.cat(column) for column in zip(*(part[:3] for part in parts), strict=True))
+    return Scores(score, p_value, anomaly, _joined([part.each for part in parts]))
+
+
+def _as_numpy(found: Scores) -> Scores:
+    each = {name: column.numpy() for name, column in found.each.items()}
+    return Scores(found.score.numpy(), found.p_value.numpy(), found.anomaly.numpy(), each)

@@ -43,7 +43,7 @@ class Graph(nn.Module):
         self.model = model
 
     def scores(self, raw: Tensor) -> dict[str, Tensor]:
-        """Every score of raw samples (B, *input_shape), float32 (B,). One that is not a number counts as infinite."""
+        """Every score of raw samples (B, *raw_shape), float32 (B,). One that is not a number counts as infinite."""
         return _no_nan(self._scores(raw))
 
     def maps(self, raw: Tensor) -> dict[str, Tensor]:

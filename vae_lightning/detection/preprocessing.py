@@ -1,4 +1,4 @@
-"""From raw samples to what a network is given: images scaled, tables standardised, in the model and nowhere else."""
+"""From raw samples to what a network is given: images scaled, numbers standardised, in the model and nowhere else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..fitted import Fitted
+from .statistics import Moments
 
 _FLOATS = torch.float32, torch.float64, torch.float16, torch.bfloat16
 _SIGNED = torch.int8, torch.int16, torch.int32, torch.int64
@@ -17,42 +18,56 @@ _UNSIGNED = torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64
 
 
 class Preprocessing(Fitted):
-    """Raw samples → x, float32 of the same shape. A subclass gives ``dtypes``, ``wants`` and ``forward``.
+    """Raw samples → x, float32. A subclass gives ``dtypes``, ``wants`` and ``forward``.
 
     What it learns are buffers, empty until it is fitted; they load from a ``state_dict`` whatever their shape.
 
     Attributes:
         dtypes: Of the raw samples that it takes; every other one is refused, none is guessed at.
         wants: The same in words.
+        takes_missing: Whether NaN stands for a missing value; otherwise it is refused, as infinity always is.
     """
 
     dtypes: tuple[torch.dtype, ...]
     wants: str
+    takes_missing: bool = False
 
     @property
     def fitted(self) -> bool:
         """Whether it can be applied."""
         return True
 
+    def raw_shape(self, input_shape: list[int]) -> list[int]:
+        """The shape of a raw sample, where ``input_shape`` is that of a prepared one; often the same."""
+        return list(input_shape)
+
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Learn from raw batches (B, *input_shape) of normal training samples; they are gone through once."""
+        """Learn from raw batches (B, *raw_shape) of normal training samples; they are gone through once."""
 
     @abstractmethod
     def forward(self, raw: Tensor) -> Tensor:
-        """Raw (B, *input_shape) → x float32 (B, *input_shape)."""
+        """Raw (B, *raw_shape) → x float32 (B, *input_shape)."""
 
-    def check(self, raw: Tensor, input_shape: list[int] | None = None) -> None:
+    def restore(self, x: Tensor) -> Tensor:
+        """The raw samples that x stands for, floats: (B, *input_shape) → (B, *raw shape). Says what was expected."""
+        return x
+
+    def fold(self, features: Tensor) -> Tensor:
+        """Numbers of each feature, summed for the raw column or pixel they are of: (B, *input_shape) → (B, *raw)."""
+        return features
+
+    def check(self, raw: Tensor, raw_shape: list[int] | None = None) -> None:
         """Refuse samples of another kind or, if it is given, of another shape.
 
         Raises:
-            UserError: For another dtype than ``dtypes``, or another shape than (B, *input_shape).
+            UserError: For another dtype than ``dtypes``, or another shape than (B, *raw_shape).
         """
         if not isinstance(raw, Tensor):
             raise UserError(f"{self._name} takes a tensor of {self.wants}, not {type(raw).__name__}")
         if raw.dtype not in self.dtypes:
             raise UserError(f"{self._name} takes {self.wants}, not {_plain(raw.dtype)} of shape {list(raw.shape)}")
-        if input_shape is not None and list(raw.shape[1:]) != list(input_shape):
-            expected = ", ".join(map(str, ["samples", *input_shape]))
+        if raw_shape is not None and list(raw.shape[1:]) != list(raw_shape):
+            expected = ", ".join(map(str, ["samples", *raw_shape]))
             raise UserError(f"{self._name} takes {self.wants} of shape [{expected}], not {list(raw.shape)}")
 
     @property
@@ -80,6 +95,9 @@ class Images(Preprocessing):
     def forward(self, raw: Tensor) -> Tensor:
         self.check(raw)
         return raw.float() / 255
+
+    def restore(self, x: Tensor) -> Tensor:
+        return x * 255
 
 
 class Standardize(Preprocessing):
@@ -116,15 +134,15 @@ class Standardize(Preprocessing):
         Raises:
             UserError: Without any sample, or for a feature that float32 cannot hold (NaN and infinity among them).
         """
-        moments = _Moments()
+        moments = Moments()
         for raw in batches:
             self.check(raw)
-            moments.update(_double(raw))
-        if not moments.count:
+            moments.update(as_double(raw))
+        if not moments.rows:
             raise UserError("Standardize: there are no samples to fit on")
         mean, std = moments.mean, moments.std
         high, scale = mean.float(), std.float()
-        if not (good := high.isfinite() & scale.isfinite()).all():
+        if not (good := high.isfinite() & scale.isfinite() & (moments.count == moments.rows)).all():
             feature = "column " + ", ".join(map(str, (~good).nonzero()[0].tolist()))
             raise UserError(f"Standardize: {feature} holds NaN, infinity, or numbers beyond float32")
         # a spread that float32 holds no normal number for is no spread to divide by
@@ -143,42 +161,13 @@ class Standardize(Preprocessing):
             centred = (raw.double() - (self.mean.double() + self.mean_low.double())).float()
         return centred / self.std
 
-
-class _Moments:
-    """Mean and variance of each feature, merged batch by batch (Chan, Golub & LeVeque 1979, 1983).
-
-    Sums of squares about each batch's own mean: x² − mean² would cancel to nothing under a large offset.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = self.squares = self.low = self.high = torch.empty(0)
-
-    def update(self, x: Tensor) -> None:
-        """Add a batch, float64 (B, *input_shape)."""
-        if not (n := len(x)):
-            return
-        # a feature's own number as its origin: what is constant has then exactly that mean, and no spread
-        offset = x[0] if not self.count else self.low
-        mean = offset + (x - offset).mean(0)
-        squares = (x - mean).square().sum(0)
-        low, high = x.amin(0), x.amax(0)
-        if not self.count:
-            self.count, self.mean, self.squares, self.low, self.high = n, mean, squares, low, high
-            return
-        delta, total = mean - self.mean, self.count + n
-        self.mean = self.mean + delta * (n / total)
-        self.squares = self.squares + squares + delta.square() * (self.count * n / total)
-        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
-        self.count = total
-
-    @property
-    def std(self) -> Tensor:
-        """The standard deviation, exactly 0 for what is constant."""
-        return torch.where(self.high > self.low, self.squares / self.count, 0.0).sqrt()
+    def restore(self, x: Tensor) -> Tensor:
+        mean = as_double(self.mean) + as_double(self.mean_low)
+        return as_double(x) * as_double(self.std) + mean
 
 
-def _double(raw: Tensor) -> Tensor:
+def as_double(raw: Tensor) -> Tensor:
+    """float64, on the CPU where the device has none."""
     return (raw.cpu() if raw.device.type == "mps" else raw).detach().double()
 
 

@@ -6,8 +6,8 @@ Both hold tensors and primitives alone and are read with ``weights_only``; what 
 
 from __future__ import annotations
 
-import os
-import uuid
+import re
+import zipfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import whole
 from ..recipe import build
 
 KEY = "vae_lightning"  # of what this package puts into a checkpoint
@@ -81,12 +82,22 @@ def load(path: Path) -> Any:
     """What is in a file, whatever it is: tensors and primitives.
 
     Raises:
-        UserError: When it is no checkpoint, or holds anything else.
+        UserError: When it is no checkpoint, not what was written, or holds anything else.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch writes a checksum of each tensor, and does not look at it
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(damaged)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has no error of its own for the many ways in which a file can be none
-        raise UserError(f"{path}: truncated or no checkpoint ({type(error).__name__}): give another one") from error
+        what = f"damaged, truncated or no checkpoint ({type(error).__name__})"
+        raise UserError(f"{path}: {what}: give another one{_beside(path)}") from error
+
+
+def _beside(path: Path) -> str:
+    """The other checkpoint of the same run, if there is one."""
+    name = {"last.ckpt": "best.ckpt", "best.ckpt": "last.ckpt"}.get(path.name)
+    return f", {path.with_name(name)} for one" if name and path.with_name(name).is_file() else ""
 
 
 def current(content: Any, path: Path) -> dict[str, Any]:
@@ -122,17 +133,15 @@ def _is_whole(content: dict[str, Any]) -> bool:
 
 def write(content: dict[str, Any], path: Path) -> None:
     """Write beside the target and then rename: a process killed at any moment leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # not tempfile's, which no one else may read
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+
+
+def clear(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left in a folder that nobody writes to now."""
+    for path in folder.glob(".*.ckpt.*") if folder.is_dir() else ():
+        if re.fullmatch(r"[0-9a-f]{32}", path.name.rpartition(".")[2]):
+            path.unlink(missing_ok=True)
 
 
 def _is_old(content: dict[str, Any]) -> bool:
@@ -190,6 +199,7 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
             raise UserError(f"{where}: {about['model']['class_path']} is no model")
         model.load_state_dict(content["state_dict"])
         model.trained_on = dict(about["trained_on"])
+        model.canary = about.get("canary")
     except UserError as error:
         raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from error
     except Exception as error:  # whatever a recipe leads to that nobody wrote on purpose

@@ -6,6 +6,7 @@ Stands on ``detection`` and ``scores``; knows no data module, command or trainer
 from .autoencoder import Autoencoder
 from .base import AnomalyModel
 from .iwae import IWAE
+from .mixed import Mixed
 from .vae import VAE
 
-__all__ = ["IWAE", "VAE", "AnomalyModel", "Autoencoder"]
+__all__ = ["IWAE", "VAE", "AnomalyModel", "Autoencoder", "Mixed"]

@@ -20,7 +20,6 @@ from ..detection.thresholds import Conformal, Threshold
 from ..errors import UserError
 from ..recipe import Recorded, describe, same
 from ..scores import ReconstructionError, Score
-from .means import Means
 from .steps import Steps
 
 TRAINING_ONLY = "optimizer", "lr_scheduler"  # no part of what a checkpoint can be built from again
@@ -33,7 +32,7 @@ class AnomalyModel(Recorded, Steps):
     ``decode``, ``reconstruct`` as far as it has them, all of prepared samples.
 
     Args:
-        input_shape: Of one sample; the command line takes it from the data.
+        input_shape: Of one prepared sample; the command line takes it from the data.
         scores: What counts as strange; the first one decides. Copied.
         threshold: From scores of normal calibration samples to a decision. Copied, once for each score.
         preprocessing: From raw samples to what the network sees; None takes the data module's. Copied.
@@ -64,6 +63,7 @@ class AnomalyModel(Recorded, Steps):
         )
         self.check_scores()
         self.trained_on: dict[str, Any] = {}  # what the data module said of itself
+        self.canary: Tensor | None = None  # a few raw calibration samples, see Draw
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -73,6 +73,9 @@ class AnomalyModel(Recorded, Steps):
     def detector(self) -> Detector:
         """Raw samples in, decisions out."""
         return Detector(self)
+
+    def prepare_for(self, preprocessing: Preprocessing) -> None:
+        """Told what prepares its samples, once that is fitted."""
 
     def check_scores(self) -> None:
         """Raise a UserError if the model lacks what a score needs."""
@@ -96,6 +99,7 @@ class AnomalyModel(Recorded, Steps):
             "versions": storage.versions(),
             "model": recipe,
             "trained_on": self.trained_on,
+            "canary": self.canary,
         }
 
     @classmethod
@@ -135,6 +139,7 @@ class AnomalyModel(Recorded, Steps):
         return self.preprocessing(raw)
 
     def setup(self, stage: str) -> None:
+        self.share_seed()
         data: Any = getattr(self.trainer, "datamodule", None)
         if self.preprocessing is None and not hasattr(data, "preprocessing"):
             raise UserError("the model has no preprocessing: give it one, or an AnomalyDataModule")
@@ -152,6 +157,7 @@ class AnomalyModel(Recorded, Steps):
             self.preprocessing = copy.deepcopy(data.preprocessing)
         if not self.preprocessing.fitted:  # a checkpoint, which is loaded later than this, brings its own
             self.preprocessing.fit(_Raw(data.reference_dataloader()))
+            self.prepare_for(self.preprocessing)
         if again or not self.trained_on:
             self.trained_on = data.about()
 
@@ -168,11 +174,8 @@ class AnomalyModel(Recorded, Steps):
     # In a checkpoint
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        means = self._means["train"]
-        self._stop_if_not_finite(means.sum())  # never replace a good checkpoint by a ruined one
-        checkpoint["train_means"] = {"names": means.names, "total": means.total}
+        self.keep_place(checkpoint)
         checkpoint["beta"] = self.beta
-        checkpoint["rng_state"] = torch.get_rng_state()  # dropout draws from it
         checkpoint[storage.KEY] = self.about()
         checkpoint.pop("hyper_parameters", None)  # Lightning's way back calls whatever they name
         if self._stale:  # thresholds belong to the weights that they were fitted for
@@ -182,9 +185,8 @@ class AnomalyModel(Recorded, Steps):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.beta = checkpoint.get("beta", self.final_beta)
-        self._rng_state = checkpoint.get("rng_state")
-        if self.global_rank == 0 and "train_means" in checkpoint:  # whose share it is
-            self._means["train"] = Means(**checkpoint["train_means"])  # a run resumed within an epoch goes on with it
+        self.take_place(checkpoint)
+        self.canary = checkpoint[storage.KEY].get("canary")
         # other scores than the checkpoint's start out unfitted
         arguments = checkpoint[storage.KEY]["model"]["init_args"]
         mine = self.recipe["init_args"]

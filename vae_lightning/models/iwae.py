@@ -55,7 +55,7 @@ class IWAE(VAE):
         self.k = k
 
     def objective(self, x: Tensor, beta: float) -> dict[str, Tensor]:
-        mu, logvar = self.posterior(x)
+        mu, logvar = self.posterior(self.corrupted(x))
         noise = self.noise(self.k, *mu.shape)
         z = mu + (0.5 * logvar).exp() * noise
         if z.requires_grad:  # the same noise, but out of z: log q(z | x) reaches μ and σ through z alone

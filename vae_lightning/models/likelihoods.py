@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,13 +33,24 @@ class Likelihood(Recorded, nn.Module):
         """Told the shape of x once, for likelihoods with a parameter for each feature."""
         self.ndim = len(input_shape)
 
+    def adopt(self, preprocessing: Any) -> None:
+        """Told what prepares x, again when that is fitted, for likelihoods to which features are not all alike."""
+
     @abstractmethod
+    def terms(self, params: Tensor, x: Tensor) -> Tensor:
+        """What each feature adds to log p(x | params), in nats: (..., heads, *input_shape) → (..., *input_shape)."""
+
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Log p(x | params) in nats, summed over features: (..., heads, *input_shape), (B, *input_shape) → (..., B)."""
+        return self._sum(self.terms(params, x))
 
     @abstractmethod
     def mean(self, params: Tensor) -> Tensor:
-        """The reconstruction E[x | params]: (..., *input_shape)."""
+        """The expectation E[x | params]: (..., *input_shape)."""
+
+    def reconstruction(self, params: Tensor, x: Tensor) -> Tensor:
+        """The mean, and x itself where x is missing: nothing is to be reconstructed there."""
+        return self.mean(params)
 
     def _head(self, params: Tensor, index: int = 0) -> Tensor:
         heads = -self.ndim - 1
@@ -64,9 +75,9 @@ class Bernoulli(Likelihood):
 
     name = "bce"
 
-    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+    def terms(self, params: Tensor, x: Tensor) -> Tensor:
         logits = self._head(params)
-        return -self._sum(F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none"))
+        return -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
 
     def mean(self, params: Tensor) -> Tensor:
         return self._head(params).sigmoid()
@@ -80,9 +91,9 @@ class ContinuousBernoulli(Likelihood):
 
     name = "nll"
 
-    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+    def terms(self, params: Tensor, x: Tensor) -> Tensor:
         logits = self._head(params)  # η: x log p + (1 − x) log(1 − p) + log C(p) = (x − ½) η − log(sinh(η/2) / (η/2))
-        return self._sum((x - 0.5) * logits - _log_sinhc(logits / 2))
+        return (x - 0.5) * logits - _log_sinhc(logits / 2)
 
     def mean(self, params: Tensor) -> Tensor:
         half = self._head(params) / 2
@@ -107,8 +118,8 @@ class MeanSquaredError(Likelihood):
 
     name = "mse"
 
-    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        return -self._sum((x - self._head(params)).square())
+    def terms(self, params: Tensor, x: Tensor) -> Tensor:
+        return -(x - self._head(params)).square()
 
     def mean(self, params: Tensor) -> Tensor:
         return self._head(params)
@@ -148,9 +159,9 @@ class Gaussian(Likelihood):
             return self._head(params, 1).clamp_min(self.min_logvar)
         return self._logvar if isinstance(self.variance, (int, float)) else self._logvar.clamp_min(self.min_logvar)
 
-    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+    def terms(self, params: Tensor, x: Tensor) -> Tensor:
         logvar = self.logvar(params)
-        return -0.5 * self._sum((x - self._head(params)).square() * (-logvar).exp() + logvar + LOG_2PI)
+        return -0.5 * ((x - self._head(params)).square() * (-logvar).exp() + logvar + LOG_2PI)
 
     def mean(self, params: Tensor) -> Tensor:
         return self._head(params)

@@ -7,14 +7,16 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 
 from ..batch import NORMAL, Batch
 from ..errors import UserError
 from .means import Means
+from .random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
     from ..detection.detector import Detector
@@ -32,7 +34,7 @@ class Steps(LightningModule):
         self._means = {split: Means() for split in ("train", "val", "test")}
         self._stale = False  # whether the weights have changed since scores and thresholds were fitted
         self._generator: torch.Generator | None = None
-        self._rng_state: Tensor | None = None
+        self._random_state: dict[str, Any] | None = None  # of the checkpoint that the training goes on from
 
     @abstractmethod
     def objective(self, x: Tensor, beta: float) -> dict[str, Tensor]:
@@ -77,7 +79,9 @@ class Steps(LightningModule):
         self._means["train"].update(terms)
         # a GPU is asked only now and then: each answer makes it wait
         if loss.device.type == "cpu" or batch_idx % 50 == 0:
-            self._stop_if_not_finite(loss.item())
+            # of all processes: each stops for the same reason, and none waits for one that has
+            whole = loss.detach() if self._world == 1 else self.trainer.strategy.reduce(loss.detach(), reduce_op="sum")
+            self._stop_if_not_finite(whole.item())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -123,13 +127,13 @@ class Steps(LightningModule):
     # Lightning's hooks, in the order in which they are called
 
     def on_train_start(self) -> None:
-        if self._rng_state is not None:
-            torch.set_rng_state(self._rng_state)
-
-    def on_train_epoch_start(self) -> None:
-        self._means["train"] = Means()
+        if self._random_state is not None:
+            set_random_state(self._random_state)
+            self._random_state = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if batch_idx == 0:  # not at the epoch's start, which Lightning leaves out at times when it resumes
+            self._means["train"] = Means()
         # a function of the step, so that a resumed run draws what an undisturbed one would have drawn
         self._seed_noise(self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
@@ -152,7 +156,7 @@ class Steps(LightningModule):
         self._stop_if_not_finite(self._means["train"].sum())
         self._log_means("train")
         if "kl" in self._means["train"].names:
-            self.log("train/beta", self.beta)
+            self.log("train/beta", self.beta, sync_dist=True)
 
     def on_fit_end(self) -> None:
         if self._stale:
@@ -178,11 +182,40 @@ class Steps(LightningModule):
         scheduler = self.lr_scheduler(optimizer)
         # as their own documentation has it: these two count batches, the others epochs
         interval = "step" if isinstance(scheduler, (OneCycleLR, CyclicLR)) else "epoch"
-        monitor = getattr(scheduler, "monitor", "val/objective")
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": monitor},
-        }
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            config["monitor"] = getattr(scheduler, "monitor", "val/objective")
+            if self._trainer is not None and config["monitor"].startswith("val/"):  # stepped when there is a value
+                config["frequency"] = self._trainer.check_val_every_n_epoch or 1
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def share_seed(self) -> None:
+        """Processes with seeds of their own would draw orders of their own, and train on some samples twice."""
+        seed = self.trainer.strategy.broadcast(torch.initial_seed())
+        if seed != torch.initial_seed():
+            torch.manual_seed(seed)
+
+    def keep_place(self, checkpoint: dict[str, Any]) -> None:
+        """What each process has of its own goes into a checkpoint: its means up to here, its random state."""
+        means = self._means["train"]
+        total = means.total if means.total is None else means.total.cpu()
+        mine = {"means": {"names": means.names, "total": total}, "random_state": random_state()}
+        ranks: list[Any] = [mine]
+        if self._world > 1:
+            ranks *= self._world
+            dist.all_gather_object(ranks, mine)
+        totals = [rank["means"]["total"] for rank in ranks]
+        # never replace a good checkpoint by a ruined one
+        self._stop_if_not_finite(sum(float(total.sum()) for total in totals if total is not None))
+        checkpoint["ranks"] = ranks
+
+    def take_place(self, checkpoint: dict[str, Any]) -> None:
+        """The opposite. A process that the checkpoint knows nothing of begins afresh."""
+        ranks = checkpoint.get("ranks", [])
+        if self.global_rank < len(ranks):
+            mine = ranks[self.global_rank]
+            self._random_state = mine["random_state"]
+            self._means["train"] = Means(**mine["means"])  # a run resumed within an epoch goes on with it
 
     def _fit_detector_if_missing(self) -> None:
         """Any score can be had from one checkpoint: what it does not bring is fitted as training would have."""
@@ -210,6 +243,10 @@ class Steps(LightningModule):
 
     def _seed_noise(self, step: int) -> None:
         self._seeded.manual_seed(hash((torch.initial_seed(), self.global_rank, step)))
+
+    @property
+    def _world(self) -> int:
+        return 1 if self._trainer is None else self._trainer.world_size
 
     @property
     def _steps_per_epoch(self) -> int:

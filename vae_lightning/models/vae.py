@@ -50,7 +50,7 @@ class VAE(Autoencoder):
         return self.annealing.final
 
     def objective(self, x: Tensor, beta: float) -> dict[str, Tensor]:
-        mu, logvar = self.posterior(x)
+        mu, logvar = self.posterior(self.corrupted(x))
         z = mu + (0.5 * logvar).exp() * self.noise(*mu.shape)  # reparameterisation: the gradient reaches μ and σ
         nll, kl = -self.likelihood.log_prob(self.decode(z), x), self.kl(mu, logvar)
         return {"loss": nll + beta * kl, self.likelihood.name: nll, "kl": kl}
@@ -69,7 +69,12 @@ class VAE(Autoencoder):
     @staticmethod
     def kl(mu: Tensor, logvar: Tensor) -> Tensor:
         """KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ (μ² + σ² − 1 − log σ²) in nats: 2 × (B, latent_dim) → (B,)."""
-        return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1)
+        return VAE.kl_terms(mu, logvar).sum(1)
+
+    @staticmethod
+    def kl_terms(mu: Tensor, logvar: Tensor) -> Tensor:
+        """What each latent dimension adds to it: 2 × (B, latent_dim) → (B, latent_dim)."""
+        return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
 
     def log_weights(self, x: Tensor, z: Tensor, noise: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(x | z) and log p(z) / q(z | x) in nats at z = μ + σ·noise, the factors of an importance weight.

@@ -7,6 +7,7 @@ trainer; they import nothing of this package but ``errors``.
 
 from .base import Score
 from .combined import Combined
+from .contributions import Contributions
 from .features import latent_features
 from .latent import KNearestNeighbours, LatentDensity, Mahalanobis
 from .likelihood import (
@@ -18,6 +19,7 @@ from .likelihood import (
     ReconstructionProbability,
 )
 from .maps import Mapped, PatchError
+from .neighbours import Neighbours
 from .noise import sample_noise
 from .pathway import NAP, SAP, differences
 from .reconstruction import ReconstructionError
@@ -26,6 +28,7 @@ __all__ = [
     "NAP",
     "SAP",
     "Combined",
+    "Contributions",
     "ImportanceWeighted",
     "InputComplexity",
     "KNearestNeighbours",
@@ -35,6 +38,7 @@ __all__ = [
     "Mapped",
     "NegativeELBO",
     "NegativeLogLikelihood",
+    "Neighbours",
     "PatchError",
     "ReconstructionError",
     "ReconstructionProbability",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..fitted import Fitted
+from .contributions import Contributions, integrated_gradients
 from .sharing import own
 
 
@@ -65,6 +66,18 @@ class Score(Fitted):
     @abstractmethod
     def forward(self, model: Any, x: Tensor) -> Tensor:
         """The score of each sample: (B, *input_shape) → (B,)."""
+
+    def contributions(self, model: Any, x: Tensor, baseline: Tensor | None = None) -> Contributions:
+        """What each column or pixel of x adds to its score, and each latent dimension.
+
+        A score that is a sum says so itself; any other is taken apart by integrated gradients.
+
+        Args:
+            model: What is scored.
+            x: (B, *input_shape).
+            baseline: What gradients are integrated from, the shape of x; None: the reconstruction.
+        """
+        return integrated_gradients(self, model, x, model.reconstruct(x) if baseline is None else baseline)
 
 
 def at_least(minimum: int, score: Score, **arguments: int) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .base import Score, at_least
+from .contributions import Contributions, parts
 from .noise import SampleNoise, sample_noise
 
 AT_ONCE = 16  # draws that are decoded together: enough for efficient products, and no multiple of memory to speak of
@@ -27,6 +28,9 @@ class NegativeLogLikelihood(Score):
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         return -model.likelihood.log_prob(model.decode(model.encode(x)), x)
+
+    def contributions(self, model: Any, x: Tensor, baseline: Tensor | None = None) -> Contributions:
+        return parts(model, -model.likelihood.terms(model.decode(model.encode(x)), x))
 
 
 class NegativeELBO(Score):
@@ -51,6 +55,13 @@ class NegativeELBO(Score):
             return model.kl(mu, logvar) - model.likelihood.log_prob(model.decode(mu), x)
         z = mu + (0.5 * logvar).exp() * sample_noise(x, self.samples, mu.shape[1], self.seed)
         return model.kl(mu, logvar) - model.likelihood.log_prob(model.decode(z), x).mean(0)
+
+    def contributions(self, model: Any, x: Tensor, baseline: Tensor | None = None) -> Contributions:
+        mu, logvar = model.posterior(x)
+        if not self.samples:
+            return parts(model, -model.likelihood.terms(model.decode(mu), x), model.kl_terms(mu, logvar))
+        z = mu + (0.5 * logvar).exp() * sample_noise(x, self.samples, mu.shape[1], self.seed)
+        return parts(model, -model.likelihood.terms(model.decode(z), x).mean(0), model.kl_terms(mu, logvar))
 
 
 class ImportanceWeighted(Score):
@@ -82,6 +93,21 @@ class ImportanceWeighted(Score):
             bounds.append((log_p + log_ratio).logsumexp(0))
         return math.log(self.k) - torch.stack(bounds).logsumexp(0)
 
+    def contributions(self, model: Any, x: Tensor, baseline: Tensor | None = None) -> Contributions:
+        """Exact: −log 1/k Σ wᵢ = −Σ ωᵢ log wᵢ + KL(ω ‖ uniform), ω the normalised weights; log wᵢ are sums."""
+        mu, logvar = model.posterior(x)
+        draws, sigma = SampleNoise(x, self.k, mu.shape[1], self.seed), (0.5 * logvar).exp()
+        pieces = [draws[start : start + AT_ONCE] for start in range(0, self.k, AT_ONCE)]
+        log_weights = [sum(model.log_weights(x, mu + sigma * noise, noise, logvar)) for noise in pieces]
+        share = torch.cat(log_weights).softmax(0)  # (k, B)
+        features, latent = torch.zeros((), device=x.device), torch.zeros_like(mu)
+        for noise, part in zip(pieces, share.split(AT_ONCE), strict=True):
+            z = mu + sigma * noise
+            terms = model.likelihood.terms(model.decode(z), x)
+            features = features - (part.view(*part.shape, *[1] * (terms.ndim - 2)) * terms).sum(0)
+            latent = latent - (part.unsqueeze(-1) * 0.5 * (noise.square() + logvar - z.square())).sum(0)
+        return parts(model, features, latent, math.log(self.k) + share.xlogy(share).sum(0))
+
 
 class ReconstructionProbability(Score):
     """−E_q(z|x)[log p(x | z)] in nats, by Monte Carlo.
@@ -104,6 +130,11 @@ class ReconstructionProbability(Score):
         mu, logvar = model.posterior(x)
         z = mu + (0.5 * logvar).exp() * sample_noise(x, self.samples, mu.shape[1], self.seed)
         return -model.likelihood.log_prob(model.decode(z), x).mean(0)
+
+    def contributions(self, model: Any, x: Tensor, baseline: Tensor | None = None) -> Contributions:
+        mu, logvar = model.posterior(x)
+        z = mu + (0.5 * logvar).exp() * sample_noise(x, self.samples, mu.shape[1], self.seed)
+        return parts(model, -model.likelihood.terms(model.decode(z), x).mean(0))
 
 
 class LikelihoodRegret(Score):
@@ -128,22 +159,39 @@ class LikelihoodRegret(Score):
         at_least(1, self, steps=steps, samples=samples)
         self.steps, self.lr, self.samples, self.seed = steps, lr, samples, seed
 
+    def forward(self, model: Any, x: Tensor) -> Tensor:
+        first, best, _, _ = self._search(model, x)
+        return best - first
+
+    @torch.no_grad()
+    def contributions(self, model: Any, x: Tensor, baseline: Tensor | None = None) -> Contributions:
+        _, _, best, noise = self._search(model, x)
+        features, latent = [], []
+        for mu, logvar in (model.posterior(x), best):
+            z = mu + (0.5 * logvar).exp() * noise
+            features.append(model.likelihood.terms(model.decode(z), x).mean(0))
+            latent.append(model.kl_terms(mu, logvar))
+        return parts(model, features[1] - features[0], latent[0] - latent[1])
+
     @torch.inference_mode(False)
     @torch.enable_grad()
-    def forward(self, model: Any, x: Tensor) -> Tensor:
+    def _search(self, model: Any, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
+        """The ELBO (B,) with the encoder's posterior and with the best one; that one's μ and log σ²; the noise."""
         x = x.clone()  # a tensor made in inference mode cannot be differentiated through, a copy can
         q = [parameter.detach().clone().requires_grad_() for parameter in model.posterior(x)]
         optimizer = torch.optim.Adam(q, lr=self.lr)
         noise = sample_noise(x, self.samples, q[0].shape[1], self.seed)
         first = best = self._elbo(model, x, q, noise)
-        elbo = first
+        elbo, kept = first, [parameter.detach().clone() for parameter in q]
         for _ in range(self.steps):
             for parameter, gradient in zip(q, torch.autograd.grad(-elbo.sum(), q), strict=True):
                 parameter.grad = gradient  # the model's own gradients stay as they are
             optimizer.step()
             elbo = self._elbo(model, x, q, noise)
+            better = (elbo > best).unsqueeze(1)
+            kept = [torch.where(better, new.detach(), old) for new, old in zip(q, kept, strict=True)]
             best = torch.fmax(best, elbo.detach())  # a step that went astray to NaN is not the best
-        return (best - first).detach()
+        return first.detach(), best.detach(), kept, noise
 
     @staticmethod
     def _elbo(model: Any, x: Tensor, q: list[Tensor], noise: Tensor) -> Tensor:
@@ -179,9 +227,16 @@ class InputComplexity(Score):
         self.score.fit(model, train, val)
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
+        return self.score(model, x) - self._lengths(x)
+
+    def contributions(self, model: Any, x: Tensor, baseline: Tensor | None = None) -> Contributions:
+        found = self.score.contributions(model, x, baseline)
+        return found._replace(base=found.base - self._lengths(x))
+
+    def _lengths(self, x: Tensor) -> Tensor:
+        """L(x) in nats, (B,)."""
         images = (x * 255).round().clamp(0, 255).to("cpu", torch.uint8).numpy()
-        lengths = torch.tensor([8 * math.log(2) * self._bytes(image) for image in images])
-        return self.score(model, x) - lengths.to(x)
+        return torch.tensor([8 * math.log(2) * self._bytes(image) for image in images]).to(x)
 
     def _bytes(self, image: np.ndarray) -> int:
         if self.compressor == "zlib":

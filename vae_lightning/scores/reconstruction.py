@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .base import Score
+from .contributions import Contributions, parts
 
 
 class ReconstructionError(Score):
@@ -14,3 +15,6 @@ class ReconstructionError(Score):
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         return (x - model.reconstruct(x)).square().flatten(1).mean(1)
+
+    def contributions(self, model: Any, x: Tensor, baseline: Tensor | None = None) -> Contributions:
+        return parts(model, (x - model.reconstruct(x)).square() / x[0].numel())

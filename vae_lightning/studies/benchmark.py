@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import read_yaml, write_whole
+from ..files import lock, read_yaml, write_whole
 from ..training import runs
-from . import baselines, processes, tasks
-from .benchmark_report import BASELINES, PROTOCOLS, report
+from . import baselines, tables, tasks
+from .benchmark_report import BASELINES, PROTOCOLS
+from .benchmark_report import report as class_report
 from .parser import StudyParser
 
 DESCRIPTION = """\
@@ -21,6 +22,11 @@ Train a configuration once for each class and seed, and put the AUROC of its sco
 one-class SVM, an isolation forest, PCA and nearest neighbours on the raw features of the same splits.
 
   python -m vae_lightning benchmark --config configs/conv_vae.yaml --data MNIST FashionMNIST --jobs 2
+
+With files of tables in place of data sets, NPZ with X and y, half of the normal rows train and all others test, by a
+split a seed; beside it stand kNN, LOF, ECOD and others of scikit-learn and PyOD:
+
+  python -m vae_lightning benchmark --config configs/table.yaml --data data/ADBench/*.npz --seeds 0 1 2 3 4
 
 Stopped or killed, it goes on with the same command; more classes or seeds are added by naming them. Any configuration
 key can follow, and holds for all runs: --model.init_args.beta 0.1 --name beta_0.1
@@ -96,7 +102,9 @@ def main(args: list[str], cli: Any, be_quiet: Callable[[], None]) -> int:
     given, overrides = _parse(args)
     folder = given.runs / (given.name or f"benchmark_{given.config.stem}")
     tasks.quiet(be_quiet)
-    entries = _entries(cli, given, overrides, folder)
+    table = tables.asked_for(given.data)
+    entries: list[Any] = (tables.entries if table else _entries)(cli, given, overrides, folder)
+    report = tables.report if table else class_report
     _claim(folder, given.config, overrides)
     left = [entry for entry in entries if not entry.file.is_file()]
     print(f"{folder}: {len(entries)} tasks, {len(left)} left", flush=True)
@@ -110,7 +118,7 @@ def main(args: list[str], cli: Any, be_quiet: Callable[[], None]) -> int:
 def _parse(args: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = StudyParser("benchmark", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", type=Path, required=True, help="the configuration that is tried")
-    parser.add_argument("--data", nargs="+", help="data sets (default: the configuration's)")
+    parser.add_argument("--data", nargs="+", help="data sets, or .npz files of tables (default: the configuration's)")
     parser.add_argument(
         "--protocol", nargs="+", choices=PROTOCOLS, default=["one_class"], help="what is normal (default: one_class)"
     )
@@ -133,6 +141,10 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
         raise UserError(f"--seeds {min(given.seeds)}: expected at least 0")
     if given.name and (Path(given.name).name != given.name or given.name in (".", "..")):
         raise UserError(f"--name {given.name}: expected a name that a folder can have")
+    if not given.config.is_file():
+        raise UserError(f"--config {given.config}: there is no such file: give configs/conv_vae.yaml for one")
+    if base := read_yaml(given.config, "expected a configuration").get("base"):
+        raise UserError(f"--config {given.config}: is a sweep, not a configuration: its base is {base}")
     for key in overrides:
         if key in (*tasks.OWNED, NORMAL, ANOMALOUS, "seed_everything", "test_after_fit"):
             raise UserError(f"benchmark: --{key}: the benchmark sets it by itself: leave it out")
@@ -141,10 +153,6 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
 
 def _entries(cli: Any, given: argparse.Namespace, overrides: dict[str, Any], folder: Path) -> list[Entry]:
     """All that is to be done, one seed after the other; each data set and protocol is tried out first."""
-    if not given.config.is_file():
-        raise UserError(f"--config {given.config}: there is no such file: give configs/conv_vae.yaml for one")
-    if base := read_yaml(given.config, "expected a configuration").get("base"):
-        raise UserError(f"--config {given.config}: is a sweep, not a configuration: its base is {base}")
     found = []  # of each data set and protocol: their names, and the command line of each class
     for name in given.data or [None]:
         fixed = ["fit", "--config", str(given.config), *([f"--data={name}"] if name else []), *tasks.options(overrides)]
@@ -187,16 +195,16 @@ def _claim(folder: Path, config: Path, overrides: dict[str, Any]) -> None:
         raise UserError(f"{folder}: cannot be written ({error.strerror}): set --runs to another folder") from error
 
 
-def ledger(entries: list[Entry]) -> Generator[tasks.Task, None, None]:
+def ledger(entries: list[Any]) -> Generator[tasks.Task, None, None]:
     """What is neither done nor being done by another process; the files say so."""
     for entry in entries:
         entry.folder.mkdir(parents=True, exist_ok=True)
-        with processes.lock(entry.folder / ".lock") as mine:
+        with lock(entry.folder / ".lock") as mine:
             if mine and not entry.file.is_file():
                 yield entry
 
 
-def _why(entry: Entry) -> str:
+def _why(entry: Any) -> str:
     """Why a task is not done, as the end of a line."""
     complaint = entry.folder / tasks.COMPLAINT
     return f": see {complaint}" if complaint.is_file() else ": under way in another process"

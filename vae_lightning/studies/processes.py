@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import multiprocessing.connection
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -79,26 +76,3 @@ def _worker(threads: int, work: Callable[..., None], arguments: tuple[Any, ...])
         work(*arguments)
     except KeyboardInterrupt:
         sys.exit(1)  # the process that started this one says so, or starts another if it was not meant
-
-
-@contextlib.contextmanager
-def lock(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold a file's lock, which the system releases with the process; False if another process has it."""
-    with path.open("w") as file:
-        yield _acquire(file.fileno(), wait)
-
-
-def free(path: Path) -> bool:
-    """Whether no process has the lock."""
-    if not path.exists():
-        return True
-    with path.open() as file:
-        return _acquire(file.fileno(), wait=False)
-
-
-def _acquire(handle: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True

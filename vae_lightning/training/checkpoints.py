@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from ..detection import storage
 from ..errors import UserError
+from .resumption import LastCheckpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -33,16 +34,6 @@ class EpochCheckpoint(ModelCheckpoint):
     on_train_batch_end = Callback.on_train_batch_end
 
 
-class StepCheckpoint(ModelCheckpoint):
-    """Saves every so many steps, but not at an epoch's last: the epoch's end saves right after, and a run that resumes
-    from between the two, and is killed and resumed again, would train an epoch twice.
-    """
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        if not trainer.is_last_batch:
-            super().on_train_batch_end(trainer, *args)
-
-
 def callbacks(every_n_steps: int | None = None, folder: Path | None = None) -> list[Callback]:
     """What keeps ``best.ckpt``, the epoch with the smallest ``val/objective``, and ``last.ckpt``.
 
@@ -51,14 +42,7 @@ def callbacks(every_n_steps: int | None = None, folder: Path | None = None) -> l
         folder: For the files; None for the logger's.
     """
     keep: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "auto_insert_metric_name": False}
-    found: list[Callback] = [
-        EpochCheckpoint(filename="best", monitor="val/objective", **keep),
-        # its own callback: `save_last` of a monitored one goes stale
-        EpochCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **keep),
-    ]
-    if every_n_steps:
-        found.append(StepCheckpoint(filename="last", every_n_train_steps=every_n_steps, **keep))
-    return found
+    return [EpochCheckpoint(filename="best", monitor="val/objective", **keep), LastCheckpoint(folder, every_n_steps)]
 
 
 def optimizer_differences(content: dict[str, Any], model: Any) -> list[str]:
@@ -110,3 +94,22 @@ def check(path: Path, content: dict[str, Any], model: nn.Module) -> None:
                 f"{path}: `{key}` is {list(value.shape)} in the checkpoint and {list(wanted[key].shape)} in the "
                 f"configuration: {hint}"
             )
+
+
+def check_columns(what: str, trained_on: dict[str, Any], data: Any) -> None:
+    """Raise a UserError if a table's columns have become others than those of the table that was trained on.
+
+    Args:
+        what: What messages call the detector: its file.
+        trained_on: What the detector keeps of its data.
+        data: The data module.
+    """
+    saved, schema = trained_on.get("schema"), getattr(data, "schema", None)
+    if saved is None or schema is None:
+        return
+    old, new = ({column["name"]: column for column in each["columns"]} for each in (saved, schema.to_json()))
+    if changed := [name for name in {**old, **new} if old.get(name) != new.get(name)]:
+        raise UserError(
+            f"{what}: {', '.join(changed[:4])}: columns, or their levels, are not those that it was trained on: leave "
+            "--config out, or keep train as it was and give new rows as test"
+        )

@@ -7,7 +7,7 @@ import random
 import signal
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..errors import UserError
 from ..models import AnomalyModel
 from . import checkpoints, runs
 from .callbacks.kept import KeepBest
+from .diagnosis import Diagnosis, diagnose
 from .quiet import quietly
 from .trainer import Trainer, listed
 
@@ -42,6 +43,7 @@ class Run:
         folder: Where checkpoints and logs lie; None if nothing was written.
         data: What it was trained on.
         trainer: That trained it.
+        history: ``val/objective`` of each epoch.
     """
 
     detector: Detector
@@ -52,6 +54,7 @@ class Run:
     data: AnomalyDataModule
     trainer: Trainer
     seed: int = 0
+    history: list[float] = field(default_factory=list)
 
     def __repr__(self) -> str:
         where = f", in {self.folder}" if self.folder else ""
@@ -66,6 +69,7 @@ class Run:
         """
         loggers = self.trainer.loggers
         _check(self.detector.model, data or self.data)
+        checkpoints.check_columns("test", self.detector.model.trained_on, data)
         try:
             if data is not None:  # the folder's figures are those of the run's own data
                 self.trainer.loggers = []
@@ -75,6 +79,11 @@ class Run:
             self.trainer.loggers = loggers
             _finish(self.detector.model)
         return runs.numbers(self.trainer.callback_metrics)
+
+    def diagnose(self) -> Diagnosis:
+        """What ails the model: codes that say nothing, a training cut short, a score that tells no more than ‖x‖, …"""
+        with quietly():
+            return diagnose(self.detector.model, self.data, self.history)
 
 
 def fit(
@@ -128,7 +137,7 @@ def fit(
         runs.write_results(place, epochs, seconds, metrics)
     if not model.detector.threshold.reachable:
         warnings.warn(model.detector.threshold.describe(), stacklevel=2)
-    return Run(model.detector, metrics, seconds, epochs, place, data, one, seed)
+    return Run(model.detector, metrics, seconds, epochs, place, data, one, seed, keep.history)
 
 
 def _finish(model: AnomalyModel) -> None:

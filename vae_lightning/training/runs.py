@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
@@ -17,16 +19,24 @@ from ..files import write_whole
 from .callbacks.metrics import flatten
 
 VARIABLE = "VAE_LIGHTNING_RUN"  # tells processes that a strategy launches which folder the first one has claimed
+LOCK = ".lock"  # held by the process that trains in a folder; says who that is
 RESULTS = "results.json"  # written last: its presence says that the run was finished
 
+_held: list[IO[str]] = []  # an open file keeps its lock
 
-def claim(experiment: Path, folder: Path | None) -> Path:
+
+def claim(experiment: Path, folder: Path | None, writes: bool = True) -> Path:
     """The run's folder: the one given, of the checkpoint that is resumed or tested, or the next free version.
 
     A version is claimed by making its folder, so that runs that start at once do not share one.
 
+    Args:
+        experiment: The folder of such runs.
+        folder: The run's, if it is known.
+        writes: Whether this process trains there, as one at a time may; until :func:`release`.
+
     Raises:
-        UserError: When the folder cannot be made.
+        UserError: When the folder cannot be made, or another process trains there.
     """
     if claimed := os.environ.get(VARIABLE):
         return Path(claimed)
@@ -39,6 +49,8 @@ def claim(experiment: Path, folder: Path | None) -> Path:
             raise UserError(
                 f"{experiment}: cannot be written ({error.strerror}): set --runs to another folder"
             ) from error
+    if writes:
+        _lock(folder)
     os.environ[VARIABLE] = str(folder)
     return folder
 
@@ -52,9 +64,29 @@ def _next(experiment: Path, version: int) -> Path:
             version += 1
 
 
+def _lock(folder: Path) -> None:
+    """Keep other processes out of the folder; the system lets them in when this one ends, however it does."""
+    try:
+        file = (folder / LOCK).open("a+")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}): copy the run to another folder") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        who = file.read().strip() or "which does not say who it is"
+        raise UserError(f"{folder}: another process trains there ({who}): wait for it, or stop it") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+    file.flush()
+    _held.append(file)
+
+
 def release() -> None:
     """The run is over: what comes next in this process claims a folder of its own."""
     os.environ.pop(VARIABLE, None)
+    while _held:
+        _held.pop().close()
 
 
 def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

@@ -21,14 +21,15 @@ from .callbacks.pixels import PixelMetrics
 from .callbacks.progress import Lines
 from .checkpoints import AtomicCheckpointIO
 from .lean import NoProfiler, lean
+from .resumption import Resumption
 
 
 class Trainer(pl.Trainer):
     """Lightning's Trainer, with what the models of this package want of one.
 
     It logs :class:`DetectionMetrics` and :class:`PixelMetrics`, calibrates what it keeps (:class:`Completion`), writes
-    checkpoints whole or not at all, leaves out what Lightning does at each step without effect, and shows its progress
-    in plain lines (:class:`Lines`) where no terminal shows a bar.
+    checkpoints whole or not at all, resumes from them to the bit (:class:`Resumption`), leaves out what Lightning does
+    at each step without effect, and shows its progress in plain lines (:class:`Lines`) where no terminal shows a bar.
 
     Args:
         *args: Lightning's.
@@ -50,7 +51,8 @@ class Trainer(pl.Trainer):
         last = [] if any(isinstance(c, Completion) for c in given) else [Completion()]
         bars = [c for c in given if isinstance(c, ProgressBar) and not any(c is one for one in asked_for)]
         given = [_bar() if c in bars else c for c in given]
-        self.callbacks: Any = [*own, *given, *last]  # metrics before those that monitor them, completion after saving
+        # metrics before those that monitor them, completion after saving
+        self.callbacks: Any = [*own, Resumption(), *given, *last]
 
     @property
     def training(self) -> bool:

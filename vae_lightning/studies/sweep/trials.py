@@ -22,7 +22,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from .. import processes
+from ... import files
 from ..tasks import Task
 from .plan import Plan, Range, label
 from .storage import connect, fail
@@ -75,7 +75,7 @@ class Trials:
     def claim(self) -> Iterator[Trial | None]:
         """The next slot that nobody has, held until the context ends; None while there is none."""
         with contextlib.ExitStack() as held:
-            with processes.lock(self.locks / "claims", wait=True):
+            with files.lock(self.locks / "claims", wait=True):
                 claim = self._claim(held)
             yield claim
 
@@ -85,7 +85,7 @@ class Trials:
             if self.counted(trials) or self.given_up(trials):
                 continue
             with contextlib.ExitStack() as lock:
-                if lock.enter_context(processes.lock(self.locks / str(slot))) and (trial := self._ask(slot, trials)):
+                if lock.enter_context(files.lock(self.locks / str(slot))) and (trial := self._ask(slot, trials)):
                     held.push(lock.pop_all())
                     values = {key: _suggest(trial, key, options) for key, options in self.plan.search.items()}
                     return Trial(self.plan, self.study, trial, slot, values)
@@ -129,7 +129,7 @@ class Trials:
             attrs = trial.user_attrs
             started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
             if attrs.get("host") == HOST:
-                dead = processes.free(Path(attrs["lock"]))
+                dead = files.free(Path(attrs["lock"]))
             else:
                 dead = time.time() - attrs.get("beat", started) > SILENCE
             if dead:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ...detection import storage
+from ..resumption import LastCheckpoint
 
 
 class Completion(Callback):
@@ -49,12 +50,12 @@ class Completion(Callback):
 
 def kept(trainer: Trainer) -> list[Path]:
     """The files that the trainer's checkpoint callbacks have written and not removed again."""
-    names = [
-        name
-        for callback in trainer.checkpoint_callbacks
-        if isinstance(callback, ModelCheckpoint)
-        for name in (callback.best_model_path, callback.last_model_path, *callback.best_k_models)
-    ]
+    names: list[Any] = []
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            names += [callback.best_model_path, callback.last_model_path, *callback.best_k_models]
+        elif isinstance(callback, LastCheckpoint):
+            names.append(callback.path)
     return [path for name in dict.fromkeys(names) if name and (path := Path(name)).is_file()]
 
 

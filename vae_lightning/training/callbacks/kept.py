@@ -16,15 +16,20 @@ class KeepBest(Callback):
 
     Attributes:
         best: The smallest ``val/objective``; ∞ before there is one.
+        history: ``val/objective`` of each validation.
     """
 
     def __init__(self) -> None:
         self.best = math.inf
+        self.history: list[float] = []
         self._state: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         value = trainer.callback_metrics.get("val/objective")
-        if trainer.sanity_checking or trainer.state.fn != "fit" or value is None or not float(value) < self.best:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or value is None:
+            return
+        self.history.append(float(value))
+        if not float(value) < self.best:
             return
         self.best = float(value)
         self._state = {name: tensor.detach().clone() for name, tensor in pl_module.state_dict().items()}

@@ -125,6 +125,8 @@ class DetectionMetrics(Callback):
                 model.log(f"hp/val_{name}", values[name].float(), sync_dist=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.global_step:  # resumed: they are there already
+            return
         start = {"hp/val_auroc": math.nan, "hp/val_f1": math.nan}
         for logger in trainer.loggers:
             parameters: dict[str, Any] = flatten(dict(pl_module.hparams))

@@ -53,10 +53,12 @@ def histogram(scores: Tensor, label: Tensor, threshold: float, score: str, title
     bins = torch.linspace(low, high, 61).tolist()
     for what, colour, kind in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
         chosen = scores[label == what].clamp(max=high)
+        if not len(chosen):  # normal data alone
+            continue
         axis.hist(chosen.numpy(), bins, density=True, color=colour, alpha=0.6, label=f"{kind} (n = {len(chosen):,})")
     if reachable:
         axis.axvline(threshold, color=BLACK, linestyle="--", label=f"threshold {threshold:.4g}")
-    axis.set(xlabel=f"{score} (last bar: all above)", ylabel="density", title=title)
+    axis.set(xlabel=f"{score}; the last bar holds everything above", ylabel="density", title=title)
     figure.legend(loc="outside lower center", ncols=3)  # inside the axes it would hide bars, or points
     return figure
 
@@ -141,7 +143,7 @@ class Pictures(Callback):
             if isinstance(logger, TensorBoardLogger):
                 for what, name in ((NORMAL, "normal"), (ANOMALY, "anomalous")):
                     if (label == what).any():
-                        logger.experiment.add_histogram(f"scores/{name}", scores[label == what], trainer.global_step)
+                        logger.experiment.add_histogram(f"scores/{name}", scores[label == what], _step(trainer))
         self.seen = []
 
     @staticmethod
@@ -154,7 +156,7 @@ class Pictures(Callback):
             figure.savefig(folder / f"{name}_epoch{trainer.current_epoch:03d}.png", dpi=110)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(name, figure, trainer.global_step, close=False)
+                logger.experiment.add_figure(name, figure, _step(trainer), close=False)
 
     @staticmethod
     def _project(trainer: Trainer, z: Tensor, label: Tensor) -> None:
@@ -162,7 +164,12 @@ class Pictures(Callback):
         for logger in trainer.loggers:
             if _last(trainer) and isinstance(logger, TensorBoardLogger):
                 names = ["normal" if what == NORMAL else "anomalous" for what in label.tolist()]
-                logger.experiment.add_embedding(z, metadata=names, global_step=trainer.global_step, tag="latent")
+                logger.experiment.add_embedding(z, metadata=names, global_step=_step(trainer), tag="latent")
+
+
+def _step(trainer: Trainer) -> int:
+    """Where Lightning puts the metrics of a validation: at the step that is behind."""
+    return max(0, trainer.global_step - 1)
 
 
 def _last(trainer: Trainer) -> bool:

@@ -1,0 +1,274 @@
+"""Why a sample scores as it does: what each column or pixel adds to the score, and what was expected of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..schema import Schema
+from ..scores.contributions import Contributions
+from ..scores.sharing import sharing
+from .modes import evaluating
+
+if TYPE_CHECKING:
+    from .detector import Detector
+
+NORMAL_RANGE = 0.025, 0.975  # quantiles of normal rows
+FEW = 128  # rows that are compared with where that takes gradients
+SUM, GRADIENTS = "exact sum", "integrated gradients"
+
+
+class Reason(NamedTuple):
+    """One column's part in a sample's score.
+
+    Attributes:
+        column: Its name, or a pixel's place.
+        contribution: What it adds to the score, in the score's units.
+        p_value: The share of normal rows in which this very column adds as much, the row itself among them. NaN where
+            the detector holds no rows.
+        value, expected: In the raw sample, and in its reconstruction: a number, a category's level, ``missing``.
+        usual: Where 95 % of normal rows lie; of a category, how many of them have this value.
+        without: What the score would be if the column were as expected; NaN where that was not computed.
+    """
+
+    column: str
+    contribution: float
+    p_value: float
+    value: float | str
+    expected: float | str
+    usual: str
+    without: float
+
+
+@dataclass(repr=False)
+class Explanation:
+    """What the scores of N samples are made of.
+
+    ``contributions.sum + latent.sum + base == score`` in each sample, but for ``gap``.
+
+    Attributes:
+        columns: Names of the columns; None for images.
+        schema: What the columns are, None if they are numbers.
+        method: ``exact sum`` where the score is a sum of what its columns add. ``integrated gradients`` elsewhere: then
+            contributions tell the sample from an ordinary one, whose score is ``base``.
+        score: float32 (N,).
+        contributions: float32 (N, *shape), of each column or pixel.
+        latent: float32 (N, d), of each latent dimension, the KL divergence for instance; (N, 0) where there is none.
+        base: float32 (N,), what neither adds.
+        gap: float32 (N,), what is missing from the sum: rounding, or what the integral was not computed to.
+        p_value: float32 (N, *shape), see :class:`Reason`.
+        excess: float32 (N, *shape), how far a contribution is above the median of its column's in normal rows, in units
+            of the distance from there to their 95th percentile. What columns are ordered by.
+        value, expected: (N, *shape), raw.
+        rows: (n, *shape), the raw normal rows that are compared with; None without them.
+        ceiling: What is a lot for one pixel: one in a thousand of normal rows adds more, its channels together.
+        without: float32 (N, D), the score if one column were as expected; NaN for those that were not tried.
+    """
+
+    columns: list[str] | None
+    schema: Schema | None
+    method: str
+    score: np.ndarray
+    contributions: np.ndarray
+    latent: np.ndarray
+    base: np.ndarray
+    gap: np.ndarray
+    p_value: np.ndarray
+    excess: np.ndarray
+    value: np.ndarray
+    expected: np.ndarray
+    rows: np.ndarray | None
+    ceiling: float
+    without: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def order(self, k: int | None = None) -> np.ndarray:
+        """The columns or pixels of each sample by how much more they add than is normal: int (N, k), all without k."""
+        return order(self.excess, k)
+
+    def reasons(self, row: int, k: int = 5) -> list[Reason]:
+        """The k columns or pixels that make this sample strange, the worst first."""
+        found = []
+        for place in map(int, self.order(k)[row]):
+            contribution, p_value = (float(part[row].flat[place]) for part in (self.contributions, self.p_value))
+            value, expected = (self._told(place, float(part[row].flat[place])) for part in (self.value, self.expected))
+            without = float(self.without[row, place]) if self.without.size else float("nan")
+            usual = self._usual(place, value)
+            found.append(Reason(self.name(place), contribution, p_value, value, expected, usual, without))
+        return found
+
+    def _told(self, place: int, value: float) -> float | str:
+        """A raw value in words, where it is no number."""
+        column = self.schema.columns[place] if self.schema else None
+        if value != value:
+            return "missing"
+        if column is None or column.kind == "numeric":
+            return value
+        others = [*column.levels, "(another level)", "(unknown)"]
+        return others[min(int(value), len(others) - 1)]
+
+    def _usual(self, place: int, value: float | str) -> str:
+        """What is usual for a column or pixel in normal rows."""
+        if self.rows is None:
+            return "–"
+        rows = self.rows.reshape(len(self.rows), -1)[:, place].astype(float)
+        if isinstance(value, str):
+            share = np.mean([self._told(place, other) == value for other in rows.tolist()])
+            return f"{100 * share:.3g} % have it"
+        if np.isnan(rows).all():
+            return "always missing"
+        low, high = np.nanquantile(rows, NORMAL_RANGE)
+        return f"{shown(low)} to {shown(high)}"
+
+    def name(self, place: int) -> str:
+        """What to call a column or pixel."""
+        if self.columns is not None:
+            return self.columns[place]
+        if self.value.ndim == 2:
+            return f"column {place}"
+        *_, y, x = np.unravel_index(place, self.value.shape[1:])
+        return f"row {y}, column {x}"
+
+    def appended(self, k: int = 3) -> dict[str, np.ndarray]:
+        """Columns for a table of predictions: the names of the k worst columns, what each adds, and its p-value."""
+        worst = self.order(k)
+        rows = np.arange(len(self))[:, None]
+        contributions, p_values = (p.reshape(len(self), -1)[rows, worst] for p in (self.contributions, self.p_value))
+        found: dict[str, np.ndarray] = {}
+        for i in range(worst.shape[1]):
+            found[f"reason_{i + 1}"] = np.array([self.name(int(place)) for place in worst[:, i]], dtype=object)
+            found[f"reason_{i + 1}_contribution"] = contributions[:, i]
+            found[f"reason_{i + 1}_p_value"] = p_values[:, i]
+        return found
+
+    def text(self, row: int, k: int = 5) -> str:
+        """A table for the eye of why this sample is strange."""
+        lines = [["", "adds", "p-value", "value", "expected", "normal range", "score if as expected"]]
+        for r in self.reasons(row, k):
+            numbers = (shown(number) for number in (r.contribution, r.p_value, r.value, r.expected))
+            lines.append([r.column, *numbers, r.usual, shown(r.without)])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = [
+            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
+        ]
+        sums = {"columns": self.contributions[row].sum(), "latent": self.latent[row].sum(), "base": self.base[row]}
+        told = ", ".join(f"{name} {shown(float(value))}" for name, value in sums.items())
+        return "\n".join([f"score {shown(float(self.score[row]))} ({self.method}): {told}", *table])
+
+    def __repr__(self) -> str:
+        return "\n\n".join(self.text(row) for row in range(min(len(self), 3)))
+
+
+def shown(number: float | str) -> str:
+    """A number for the eye; words as they are."""
+    if isinstance(number, str):
+        return number
+    return "–" if number != number else f"{number:.4g}"
+
+
+class Explainer:
+    """Explains sample after sample; what normal rows' columns add is computed once.
+
+    Args:
+        detector: Calibrated.
+        name: Of the score; None for the one that decides.
+        tries: Columns of each sample that are set to what was expected, to see what the score would be; tables alone.
+    """
+
+    def __init__(self, detector: Detector, name: str | None = None, tries: int = 3) -> None:
+        detector.check_calibrated()
+        if name is not None and name not in detector.names:
+            raise UserError(f"there is no score {name}: the detector has {', '.join(detector.names)}")
+        self.detector, self.name, self.tries = detector, name or detector.names[0], tries
+        self.rows = detector.model.canary
+        self.normal, self.ceiling = self._normal()
+
+    @torch.no_grad()
+    def __call__(self, x: Any) -> Explanation:
+        found = [self._finished(part) for part in self.detector.through(self._parts, x)]
+        if not found:
+            raise UserError("there are no samples: the iterable of batches is empty")
+        columns = {key: np.concatenate([part[key].numpy() for part in found]) for key in found[0]}
+        exact = bool(columns.pop("exact").all())
+        names, schema = (self.detector.columns, self.detector.schema) if columns["value"].ndim == 2 else (None, None)
+        rows = None if self.rows is None else self.rows.cpu().numpy()
+        return Explanation(names, schema, SUM if exact else GRADIENTS, rows=rows, ceiling=self.ceiling, **columns)
+
+    def _parts(self, raw: Tensor) -> dict[str, Tensor]:
+        """What a batch of raw samples gives by itself."""
+        model = self.detector.model
+        x = model.prepared(raw)
+        view = sharing(model, x)
+        score = model.scores[self.name]
+        found: Contributions = score.contributions(view, x)
+        total, exact = score(view, x).float(), torch.full([len(x)], found.exact)
+        parts = {"score": total, "contributions": found.features, "latent": found.latent, "base": found.base}
+        expected = model.preprocessing.restore(view.reconstruct(x))
+        return {**parts, "gap": total - found.total, "value": raw, "expected": expected, "exact": exact}
+
+    def _finished(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """With what comparing with normal rows adds to it."""
+        contributions = parts["contributions"]
+        p_value, excess = torch.full_like(contributions, torch.nan), contributions
+        if self.normal is not None:
+            p_value, excess = p_values(self.normal, contributions), excesses(self.normal, contributions)
+        value, expected = parts["value"], parts["expected"]
+        without = self._without(value, expected, excess) if value.ndim == 2 else contributions.new_empty(len(value), 0)
+        return {**parts, "p_value": p_value, "excess": excess, "without": without}
+
+    def _without(self, value: Tensor, expected: Tensor, excess: Tensor) -> Tensor:
+        """The score if one column were as expected, (N, D): of the worst columns, NaN elsewhere."""
+        without = torch.full_like(excess, torch.nan)
+        changed = value.to(torch.promote_types(value.dtype, expected.dtype))
+        rows = torch.arange(len(value))
+        with evaluating(self.detector.model):
+            for place in torch.from_numpy(order(excess.numpy(), self.tries)).T:
+                other = changed.clone()
+                other[rows, place] = expected[rows, place].to(other)
+                scores = self.detector.graph.scores(other.to(self.detector.device))[self.name]
+                without[rows, place] = scores.cpu()
+        return without
+
+    # What is normal
+
+    @torch.no_grad()
+    def _normal(self) -> tuple[Tensor | None, float]:
+        """What columns of normal rows add, ascending for each, (*shape, n); and what is a lot for a pixel."""
+        if self.rows is None:
+            return None, float("nan")
+        parts = next(self.detector.through(self._parts, self.rows[:1]))
+        rows = self.rows if parts["exact"].all() else self.rows[:FEW]
+        found = torch.cat([part["contributions"] for part in self.detector.through(self._parts, rows)])
+        heat = found.sum(1) if found.ndim == 4 else found
+        return found.movedim(0, -1).sort(-1).values.contiguous(), float(np.quantile(heat.numpy(), 0.999))
+
+
+def p_values(normal: Tensor, contributions: Tensor) -> Tensor:
+    """The share of normal rows in which the same column adds as much: (*shape, n), (N, *shape) → (N, *shape)."""
+    columns = contributions.movedim(0, -1).contiguous()
+    n = normal.shape[-1]
+    less = torch.searchsorted(normal, columns)
+    return ((1 + n - less) / (n + 1)).float().movedim(-1, 0).masked_fill(contributions.isnan(), 1 / (n + 1))
+
+
+def excesses(normal: Tensor, contributions: Tensor) -> Tensor:
+    """How far above the normal median, in distances from there to the 95th percentile: shapes as for p_values."""
+    n = normal.shape[-1]
+    median, high = normal[..., (n - 1) // 2], normal[..., min(n - 1, int(0.95 * n))]
+    spread = high - median
+    # a column that never adds anything has no spread of its own: that of the others, lest rounding is blamed
+    floor = 1e-3 * spread.mean() + torch.finfo(torch.float32).tiny
+    return (contributions - median) / spread.clamp_min(floor)
+
+
+def order(excess: np.ndarray, k: int | None = None) -> np.ndarray:
+    """Columns by their excess, the largest first, NaN before all: (N, *shape) → int (N, k)."""
+    flat = np.where(np.isnan(excess), np.inf, excess).reshape(len(excess), -1)
+    return np.argsort(-flat, axis=1, kind="stable")[:, :k]
