@@ -82,7 +82,7 @@ def test_what_each_feature_is() -> None:
         assert np.array_equal(x[:, slice(*group)], encoder.fit_transform(table[[column]].to_numpy()))
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", [*dict.fromkeys([*TRANSFORMS, "blend"])])
 def test_prepared_rows_can_be_told_again(transform: str) -> None:
     columns, raw = fitted(rows(), transform), rows(200, seed=1)
     told = columns.restore(columns(raw))

@@ -64,7 +64,7 @@ def test_last_falls_back_to_the_best_epoch(fitted: Path, run: Callable[[str], in
     last.write_bytes(last.read_bytes()[:-2000])
     capsys.readouterr()
     assert run(f"fit --ckpt_path {last}" + QUIET) == 2
-    assert f"{last}: truncated, damaged or no checkpoint" in (said := capsys.readouterr().err)
+    assert f"{last}: damaged, truncated or no checkpoint" in (said := capsys.readouterr().err)
     assert f"give another one, {best} for one" in said
     assert run("fit --ckpt_path last --trainer.max_epochs 3" + QUIET) == 0
     assert "checkpoints/last.ckpt: truncated or damaged: " in (said := capsys.readouterr().err)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .splits import Part
     from .synthetic import SyntheticMixture
     from .table import Table
+    from .textures import SyntheticTextures
     from .vision import MNIST, Digits, FashionMNIST
 
 _HOMES = {
@@ -36,6 +37,7 @@ _HOMES = {
     ".splits": ("Part",),
     ".synthetic": ("SyntheticMixture",),
     ".table": ("Table",),
+    ".textures": ("SyntheticTextures",),
     ".vision": ("MNIST", "Digits", "FashionMNIST"),
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "Loader",
     "Part",
     "SyntheticMixture",
+    "SyntheticTextures",
     "Table",
 ]
 

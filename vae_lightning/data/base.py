@@ -70,6 +70,7 @@ class AnomalyDataModule(Recorded, LightningDataModule):
     classes: list[str]
     preprocessing: Preprocessing
     binarize: bool = False  # of images; see MNIST
+    has_masks: bool = False  # whether it is known of some test images which pixels are anomalous; see mask
 
     def __init__(
         self,
@@ -167,6 +168,10 @@ class AnomalyDataModule(Recorded, LightningDataModule):
             return describe(self)
         except UserError:
             return None
+
+    def mask(self, row: int) -> Tensor | None:
+        """Which pixels of the test part's sample in this row are anomalous, bool (H, W). None: that is not known."""
+        return None
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The loader has seen to it."""

@@ -146,6 +146,14 @@ class Images(AnomalyDataModule):
     def about(self) -> dict[str, Any]:
         return {**super().about(), "images": self.decoder.primitives()}
 
+    @property
+    def has_masks(self) -> bool:  # type: ignore[override]
+        return any(picture.mask for picture in self.pictures["test"])
+
+    def mask(self, row: int) -> Tensor | None:
+        path = self.pictures["test"][row].mask
+        return None if path is None else torch.from_numpy(self.decoder.mask(path))
+
     def prepare_data(self) -> None:
         if self.anomalies_from is not None:
             self.anomalies_from.prepare_data()

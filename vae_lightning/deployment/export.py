@@ -24,8 +24,8 @@ from ..schema import Column, Schema
 from . import archive, runners, seal, verification
 from .manifest import INPUT, KEY, Canary, Manifest
 
-KNOWN = "data", "samples", "normal", "images", "id", "delimiter", "missing", "beside"  # of what it was trained on
 CHECKED = 64  # calibration samples that the file is checked with
+KNOWN = "data", "samples", "normal", "images", "id", "delimiter", "missing", "beside"  # of what it was trained on
 CANARY = 4  # calibration samples in the file, for whoever loads it to check
 
 

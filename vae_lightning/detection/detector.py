@@ -17,6 +17,7 @@ from ..decoding import Decoder
 from ..errors import UserError
 from ..imagefiles import batches, paths_of
 from ..schema import Schema
+from ..scores.maps import Mapped
 from . import card, conformal, storage
 from .explanation import Explainer, Explanation
 from .graph import Graph, Scores
@@ -94,6 +95,11 @@ class Detector:
     def names(self) -> list[str]:
         """Of its scores; the first one decides."""
         return list(self.model.scores)
+
+    @property
+    def mapped(self) -> list[str]:
+        """Those of its scores that say of each pixel of an image how strange it is, see :meth:`maps`."""
+        return [name for name, score in self.model.scores.items() if isinstance(score, Mapped)]
 
     @property
     def threshold(self) -> Threshold:
@@ -219,6 +225,23 @@ class Detector:
             raise UserError(f"there is no score {name}: the detector has {', '.join(self.names)}")
         return self(x).each[name or self.names[0]]
 
+    @torch.no_grad()
+    def maps(self, x: Any, name: str | None = None) -> Any:
+        """float32 (N, height, width): how strange each pixel of images is, by the first score that says so, or another.
+
+        Raises:
+            UserError: When no score does, or the one that is named.
+        """
+        self.check_calibrated()
+        if not self.mapped or name not in (None, *self.mapped):
+            known = ", ".join(self.mapped) or "none"
+            raise UserError(f"there is no map of {name or 'any score'}: the detector has maps of {known}")
+        found = [part[name or self.mapped[0]] for part in self.through(self.graph.maps, x)]
+        if not found:
+            raise UserError("there are no samples: the iterable of batches is empty")
+        maps = torch.cat(found)
+        return maps if isinstance(x, Tensor) else maps.numpy()
+
     def p_values(self, x: Any) -> Any:
         """float32 (N,): how rare a normal sample is that is at least as strange, see :class:`Scores`."""
         return self(x).p_value
@@ -300,7 +323,7 @@ class Detector:
     @torch.inference_mode(False)
     @torch.no_grad()
     def calibrate(self, normal: Any) -> None:
-        """Fit the thresholds. A few samples are kept as they are, see :class:`~vae_lightning.detection.rows.Draw`.
+        """Fit the thresholds. Some samples are kept as they are, see :class:`~vae_lightning.detection.rows.Draw`.
 
         Args:
             normal: Normal samples that neither weights nor scores have seen, as for scoring.

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..scores.sharing import sharing
+from ..scores.maps import Mapped
+from ..scores.sharing import own, sharing
 
 
 class Scores(NamedTuple):
@@ -44,6 +45,14 @@ class Graph(nn.Module):
     def scores(self, raw: Tensor) -> dict[str, Tensor]:
         """Every score of raw samples (B, *raw_shape), float32 (B,). One that is not a number counts as infinite."""
         return _no_nan(self._scores(raw))
+
+    def maps(self, raw: Tensor) -> dict[str, Tensor]:
+        """The map of every score that has one, of raw images (B, C, H, W): float32 (B, H, W)."""
+        with _single_precision(raw):
+            x = self.model.preprocessing(raw)
+            view = sharing(self.model, x)
+            mapped = {name: score for name, score in self.model.scores.items() if isinstance(score, Mapped)}
+            return {name: score.maps(view, own(view, x)).float() for name, score in mapped.items()}
 
     def forward(self, raw: Tensor) -> Scores:
         found = self._scores(raw)

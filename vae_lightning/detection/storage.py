@@ -90,7 +90,7 @@ def load(path: Path) -> Any:
                 raise zipfile.BadZipFile(damaged)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has no error of its own for the many ways in which a file can be none
-        what = f"truncated, damaged or no checkpoint ({type(error).__name__})"
+        what = f"damaged, truncated or no checkpoint ({type(error).__name__})"
         raise UserError(f"{path}: {what}: give another one{_beside(path)}") from error
 
 

@@ -18,6 +18,7 @@ from .likelihood import (
     NegativeLogLikelihood,
     ReconstructionProbability,
 )
+from .maps import Mapped, PatchError
 from .neighbours import Neighbours
 from .noise import sample_noise
 from .pathway import NAP, SAP, differences
@@ -34,9 +35,11 @@ __all__ = [
     "LatentDensity",
     "LikelihoodRegret",
     "Mahalanobis",
+    "Mapped",
     "NegativeELBO",
     "NegativeLogLikelihood",
     "Neighbours",
+    "PatchError",
     "ReconstructionError",
     "ReconstructionProbability",
     "Score",

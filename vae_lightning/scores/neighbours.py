@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import Score, at_least
+from .contributions import Contributions, parts
 from .sharing import each
 from .whitening import reservoir
 
@@ -61,12 +62,25 @@ class Neighbours(Score):
         distances, indices = (torch.cat(part) for part in zip(*nearest, strict=True))
         self.reach = distances[:, : self.local].mean(1)
         self.floor = 0.01 * self.reach.mean() + 1e-12  # where samples are repeated, their distances are 0
-        parts = self._parts(distances, indices)
-        self.mean, self.std = parts.mean(0), parts.std(0).clamp_min(1e-6)
+        found_parts = self._parts(distances, indices)
+        self.mean, self.std = found_parts.mean(0), found_parts.std(0).clamp_min(1e-6)
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
-        parts = self._parts(*self._nearest(self._represent(model, x) - self.center))
-        return ((parts - self.mean) / self.std).mean(1)
+        found = self._parts(*self._nearest(self._represent(model, x) - self.center))
+        return ((found - self.mean) / self.std).mean(1)
+
+    def contributions(self, model: Any, x: Tensor, baseline: Tensor | None = None) -> Contributions:
+        """Exact for ``input``: ‖x − n‖ = Σ (x_j − n_j)² / ‖x − n‖. For ``code`` gradients, which miss jumps of r."""
+        if self.space != "input":
+            return super().contributions(model, x, baseline)
+        centred = self._represent(model, x) - self.center
+        distances, indices = self._nearest(centred)
+        shares = (centred[:, None] - self.rows[indices]).square() / distances.clamp_min(1e-30).unsqueeze(2)
+        around = self.reach[indices[:, : self.local]].mean(1) + self.floor
+        d, r = shares[:, : self.k].mean(1), shares[:, : self.local].mean(1) / around[:, None]
+        constants = (torch.stack([torch.zeros_like(around), self.floor / around], 1) - self.mean) / self.std
+        features = (d / self.std[0] + r / self.std[1]) / 2
+        return parts(model, features.view_as(x), base=constants.mean(1))
 
     def _represent(self, model: Any, x: Tensor) -> Tensor:
         """(B, *input_shape) → (B, D)."""

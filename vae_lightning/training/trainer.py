@@ -17,6 +17,7 @@ from ..data import AnomalyDataModule
 from ..models import AnomalyModel
 from .callbacks.completion import Completion
 from .callbacks.metrics import DetectionMetrics
+from .callbacks.pixels import PixelMetrics
 from .callbacks.progress import Lines
 from .checkpoints import AtomicCheckpointIO
 from .lean import NoProfiler, lean
@@ -26,9 +27,9 @@ from .resumption import Resumption
 class Trainer(pl.Trainer):
     """Lightning's Trainer, with what the models of this package want of one.
 
-    It logs :class:`DetectionMetrics`, calibrates what it keeps (:class:`Completion`), writes checkpoints whole or not
-    at all, resumes from them to the bit (:class:`Resumption`), leaves out what Lightning does at each step without
-    effect, and shows its progress in plain lines (:class:`Lines`) where no terminal shows a bar.
+    It logs :class:`DetectionMetrics` and :class:`PixelMetrics`, calibrates what it keeps (:class:`Completion`), writes
+    checkpoints whole or not at all, resumes from them to the bit (:class:`Resumption`), leaves out what Lightning does
+    at each step without effect, and shows its progress in plain lines (:class:`Lines`) where no terminal shows a bar.
 
     Args:
         *args: Lightning's.
@@ -45,7 +46,8 @@ class Trainer(pl.Trainer):
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()
         given: list[Any] = vars(self)["callbacks"]
-        own = [] if any(isinstance(c, DetectionMetrics) for c in given) else [DetectionMetrics()]
+        metrics = DetectionMetrics, PixelMetrics
+        own = [kind() for kind in metrics if not any(isinstance(c, kind) for c in given)]
         last = [] if any(isinstance(c, Completion) for c in given) else [Completion()]
         bars = [c for c in given if isinstance(c, ProgressBar) and not any(c is one for one in asked_for)]
         given = [_bar() if c in bars else c for c in given]

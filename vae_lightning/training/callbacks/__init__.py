@@ -11,6 +11,7 @@ from .kept import KeepBest
 from .latent import LatentMap, LatentMixture
 from .metrics import DetectionMetrics
 from .pictures import Pictures
+from .pixels import PixelMetrics
 from .predictions import Predictions
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "LatentMap",
     "LatentMixture",
     "Pictures",
+    "PixelMetrics",
     "Predictions",
 ]
