@@ -523,7 +523,7 @@ def test_export_is_a_command(run: Callable[[str], int], small: Path, tmp_path: P
         "--output d.onnx": "best: no run in lightning_logs has a best.ckpt: give a file, or train first",
         f"--ckpt_path {small} --output d.json": "--output d.json: give --format, onnx or pt2",
         f"--ckpt_path {small}": "export: the following arguments are required: --output",
-        "--ckpt_path out/d.pt2 --output d.onnx": "out/d.pt2: truncated or no checkpoint",
+        "--ckpt_path out/d.pt2 --output d.onnx": "out/d.pt2: truncated, damaged or no checkpoint",
     }.items():
         assert main(["export", *line.split()]) == 2
         error = capsys.readouterr().err

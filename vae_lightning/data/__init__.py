@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "..batch": ("ANOMALY", "NORMAL", "Batch"),
-    ".base": ("AnomalyDataModule",),
     ".adbench": ("ADBench",),
     ".arrays": ("Arrays",),
+    ".base": ("AnomalyDataModule",),
     ".corrupted": ("Corrupted",),
     ".folder": ("Images",),
     ".loader": ("Loader",),
