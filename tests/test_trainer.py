@@ -13,6 +13,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 import vae_lightning as vl
 from vae_lightning.models.networks import MLP
 from vae_lightning.training.callbacks import DetectionMetrics
+from vae_lightning.training.callbacks.progress import Lines
 
 ROWS = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
 
@@ -146,12 +147,14 @@ def test_it_turns_itself_off_where_lightning_lacks_something(
     assert [missing[1] in line for line in said] == [True]
 
 
-def test_what_is_given_takes_the_place_of_what_it_adds() -> None:
+def test_what_is_given_takes_the_place_of_what_it_adds(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics, bar = DetectionMetrics(), TQDMProgressBar(refresh_rate=1)
     options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
     mine = [metrics, bar]
     trainer = vl.Trainer(callbacks=mine, **options)
     assert [c for c in trainer.callbacks if isinstance(c, (DetectionMetrics, TQDMProgressBar))] == mine[:2]
+    assert isinstance(vl.Trainer(**options).progress_bar_callback, Lines)  # nothing shows a bar here
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     default = vl.Trainer(**options)
     assert isinstance(default.progress_bar_callback, TQDMProgressBar)
     assert default.progress_bar_callback.refresh_rate == 50
