@@ -79,8 +79,8 @@ def _check_checkpoint(cli: Any, path: Path) -> Path | None:
     content = storage.read(path)
     if cli.subcommand == "fit" and "loops" not in content:
         raise UserError(f"{path}: holds a detector and no training to go on with: give last.ckpt of a run")
-    checkpoints.check(path, content, cli.model)
     checkpoints.check_columns(str(path), content[storage.KEY]["trained_on"], cli.datamodule)
+    checkpoints.check(path, content, cli.model)
     if cli.trainer.is_global_zero:
         lines = runs.differences(content[storage.KEY]["model"], cli.model.recipe)
         lines += checkpoints.optimizer_differences(content, cli.model) if cli.subcommand == "fit" else []

@@ -77,7 +77,8 @@ class Parquet:
     def read(self, file: Path, columns: list[str] | None) -> Iterator[Any]:
         # not by a dataset's scanner, which reads ahead of its consumer without bounds
         with reading(file, "Parquet file"), self._open(file) as opened:
-            for batch in opened.iter_batches(ROWS, columns=columns, use_threads=False):
+            some = columns if columns and all(columns) else None  # it finds no column without a name
+            for batch in opened.iter_batches(ROWS, columns=some, use_threads=False):
                 yield batch if columns is None else batch.select(columns)
 
 

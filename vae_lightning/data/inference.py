@@ -191,10 +191,10 @@ class Tally:
             return Column(self.name, "numeric"), guess or (CONSTANT if low == high and not self.missing else None)
         assert self.words is not None
         if self.declared is None:
-            if self.words.unique and self.values > FEW:
-                return None, IDENTIFIER
             if self.words.dates():
                 return None, DATES
+            if self.words.unique and self.values > FEW:
+                return None, IDENTIFIER
             if (share := self.words.text_share()) < TYPO:
                 self._refuse_text(source)
             guess = guess or (MIXED if share < 1 else None)

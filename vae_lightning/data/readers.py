@@ -160,8 +160,6 @@ class Files(Source):
         counts = [kind.rows(file) for file in files]
         self.rows = None if None in counts else sum(count or 0 for count in counts)
         self.label = kind.label
-        if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
-            raise UserError(f"{path}: column {twice[0]!r} is there more than once: give each column a name of its own")
 
     def signature(self) -> list[list[Any]]:
         return [_signature(file) for file in self.files]
@@ -193,6 +191,9 @@ def _unified(files: list[Path], schemas: list[Any]) -> Any:
     """One schema for all parts: numbers of several kinds become one, and so does what is missing throughout a part."""
     pa = arrow.pyarrow()
     first = schemas[0]
+    for file, schema in zip(files, schemas, strict=True):
+        if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+            raise UserError(f"{file}: column {twice[0]!r} is there more than once: give each column a name of its own")
     kinds = {field.name: (files[0], field.type) for field in first}
     for file, schema in zip(files, schemas, strict=True):
         for one, other, where in ((first, schema, file), (schema, first, files[0])):
