@@ -1,5 +1,6 @@
 """What several test modules share: one thread, a quiet trainer, small files in MNIST's format."""
 
+import gc
 import gzip
 import hashlib
 import os
@@ -70,6 +71,7 @@ def mnist_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
     """Runs a command line in an empty folder; ``{configs}`` in it is the folder of the configs."""
     monkeypatch.chdir(tmp_path)
+    gc.collect()  # an export leaves stand-ins behind, subclasses under the names of what they stand for
 
     def run(line: str) -> int:
         return main(line.format(configs=CONFIGS).split())

@@ -6,13 +6,15 @@ import importlib
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CONFIGS
+from conftest import CONFIGS, environment
 
 from vae_lightning import MLP, fit
 from vae_lightning.commands import main
@@ -45,12 +47,19 @@ def small(command: str, images: Path) -> str:
     return command
 
 
+def execute(args: list[str]) -> int:
+    """The exit code of a command."""
+    if "ddp_fork" in args:  # a process that has trained already cannot fork
+        line = [sys.executable, "-m", "vae_lightning", *args]
+        return subprocess.run(line, env=environment(), capture_output=True).returncode
+    return main(args)
+
+
 @pytest.mark.usefixtures("fitted")  # the newest run, which some load
 @pytest.mark.parametrize("page", [name for name, text in PAGES.items() if re.search("^```(python|bash)", text, re.M)])
 def test_a_page_runs_from_top_to_bottom(page: str, run, mnist_files, tmp_path: Path, monkeypatch):
-    importlib.import_module("pandas").DataFrame(np.random.default_rng(1).normal(size=(20, 10))).to_csv(
-        "new.csv", index=False
-    )
+    table = importlib.import_module("pandas").DataFrame(np.random.default_rng(1).normal(size=(20, 10)))
+    table.to_csv("new.csv", index=False)
     monkeypatch.syspath_prepend(tmp_path)  # the working directory, where modules of one's own lie
     names: dict[str, Any] = {"__name__": "page"}
     for kind, code in blocks(page):
@@ -58,13 +67,11 @@ def test_a_page_runs_from_top_to_bottom(page: str, run, mnist_files, tmp_path: P
             (tmp_path / module[1]).write_text(code)
         elif kind == "python":
             exec(code, names)
-        for command in re.findall(r"^python -m vae_lightning (.*?)(?:  #.*)?$", code, re.M) if kind == "bash" else []:
-            if (
-                not command.startswith(("sweep", "benchmark", "compare"))
-                and "gpu" not in command
-                and "--help" not in command
-            ):
-                assert main(shlex.split(small(command, mnist_files).format(configs=CONFIGS))) == 0, command
+        else:
+            for command in re.findall(r"^python -m vae_lightning (.*?)(?:  #.*)?$", code, re.M):
+                if not re.search("^(sweep|benchmark|compare)|gpu|--help", command):
+                    args = shlex.split(small(command, mnist_files).format(configs=CONFIGS))
+                    assert execute(args) == 0, command
     if "new" in names and "run" in names:  # the last five rows are strange
         assert names["run"].detector.predict(names["new"])[-5:].all()
 

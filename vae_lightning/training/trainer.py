@@ -87,7 +87,12 @@ class Trainer(pl.Trainer):
 def _bar() -> ProgressBar:
     """A bar where it can be redrawn, on a terminal or in a notebook; elsewhere lines."""
     # redrawn at each step it would slow small nets down
-    return TQDMProgressBar(refresh_rate=50) if sys.stdout.isatty() or "ipykernel" in sys.modules else Lines()
+    return TQDMProgressBar(refresh_rate=50) if sys.stdout.isatty() or _in_notebook() else Lines()
+
+
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return shell is not None and shell() is not None
 
 
 def listed(callbacks: Any) -> list[Any]:
