@@ -182,6 +182,7 @@ def _report() -> Iterator[None]:
         Path(file).write_text(json.dumps(dict(sorted(BECAME.items())), indent=2) + "\n")
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
 @settings(
     max_examples=TABLES // 2,
     deadline=None,
@@ -191,7 +192,7 @@ def _report() -> Iterator[None]:
     phases=[Phase.generate, Phase.shrink],
 )
 @given(data=st.data())
-def score_some(form: str, data: st.DataObject) -> None:
+def test_a_file_gets_the_scores_of_the_table_or_a_line_that_says_no(form: str, data: st.DataObject) -> None:
     kinds = data.draw(columns())
     train, new = data.draw(rows(kinds, 1, 60)), data.draw(rows(kinds, 0, 20))
     append_columns, suffix = data.draw(st.booleans()), data.draw(st.sampled_from([".parquet", ".arrow"]))
@@ -217,7 +218,5 @@ def score_some(form: str, data: st.DataObject) -> None:
             BECAME[f"scored, {form}"] += 1
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_a_file_gets_the_scores_of_the_table_or_a_line_that_says_no(form: str) -> None:
-    score_some(form)
-    assert BECAME[f"scored, {form}"] >= 0.2 * BECAME[f"tables, {form}"] > 0  # most are not refused for nothing
+def test_most_tables_are_scored() -> None:
+    assert sum(n for what, n in BECAME.items() if what.startswith("scored")) >= 0.3 * TABLES
