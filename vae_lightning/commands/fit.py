@@ -18,7 +18,7 @@ def before(cli: Any) -> None:
 
 
 def after(cli: Any) -> None:
-    """Test what was kept, write ``results.json`` last, and print what the run came to."""
+    """Test what was kept, write ``results.json`` last, and print the outcome."""
     if cli.tries or cli.trainer.interrupted:
         return
     metrics = cli.record.metrics | runs.numbers(cli.trainer.callback_metrics)

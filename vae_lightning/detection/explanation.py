@@ -94,7 +94,7 @@ class Explanation:
         return order(self.excess, k)
 
     def reasons(self, row: int, k: int = 5) -> list[Reason]:
-        """The k columns or pixels that make this sample strange, the worst first."""
+        """The k columns or pixels that make this sample anomalous, the worst first."""
         found = []
         for place in map(int, self.order(k)[row]):
             contribution, p_value = (float(part[row].flat[place]) for part in (self.contributions, self.p_value))
@@ -149,7 +149,7 @@ class Explanation:
         return found
 
     def text(self, row: int, k: int = 5) -> str:
-        """A table for the eye of why this sample is strange."""
+        """A table for people: why this sample is anomalous."""
         lines = [["", "adds", "p-value", "value", "expected", "normal range", "score if as expected"]]
         for r in self.reasons(row, k):
             numbers = (shown(number) for number in (r.contribution, r.p_value, r.value, r.expected))
@@ -167,7 +167,7 @@ class Explanation:
 
 
 def shown(number: float | str) -> str:
-    """A number for the eye; words as they are."""
+    """A number for people; words as they are."""
     if isinstance(number, str):
         return number
     return "–" if number != number else f"{number:.4g}"
@@ -263,7 +263,7 @@ def excesses(normal: Tensor, contributions: Tensor) -> Tensor:
     n = normal.shape[-1]
     median, high = normal[..., (n - 1) // 2], normal[..., min(n - 1, int(0.95 * n))]
     spread = high - median
-    # a column that never adds anything has no spread of its own: that of the others, lest rounding is blamed
+    # a column that never adds anything has no spread of its own: that of the others, so that rounding is not blamed
     floor = 1e-3 * spread.mean() + torch.finfo(torch.float32).tiny
     return (contributions - median) / spread.clamp_min(floor)
 

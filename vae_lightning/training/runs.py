@@ -153,7 +153,7 @@ class Record(Callback):
 
 
 def write_results(folder: Path, epochs: int, seconds: float, metrics: dict[str, float]) -> None:
-    """What the run came to, for programs."""
+    """The outcome of a run, for programs."""
     content = {"epochs": epochs, "seconds": round(seconds, 1), "metrics": metrics}
     write_whole(folder / RESULTS, json.dumps(content, indent=2))
 
