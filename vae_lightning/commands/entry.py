@@ -47,6 +47,10 @@ def _run(args: list[str]) -> int:
         from . import score
 
         return score.main(args[1:])
+    if args[:1] == ["serve"]:
+        from . import serve
+
+        return serve.main(args[1:])
     from ..training import runs
     from ..training.quiet import be_quiet
 
