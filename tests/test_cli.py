@@ -370,7 +370,11 @@ def test_a_leaking_threshold_is_to_be_had_by_name_and_marked(run, fitted, capsys
 @pytest.mark.parametrize(
     ("config", "wrong", "said"),
     [
-        ("beta_vae.yaml", "--trainer.max_epochs -1 --trainer.callbacks+ FreezeBatchNorm", "which has to be set"),
+        (
+            "beta_vae.yaml",
+            "--trainer.max_epochs -1 --trainer.max_steps 9 --trainer.callbacks+ FreezeBatchNorm",
+            "which has to be set",
+        ),
         ("autoencoder.yaml", "--trainer.callbacks+ Evidence", "Evidence needs a VAE, and Autoencoder is none"),
     ],
 )
