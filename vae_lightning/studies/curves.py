@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ def scalars(run: Path) -> dict[str, dict[int, float]]:
     names = [name for name in events.Tags()["scalars"] if name.startswith(("train/", "val/"))]
     if not names:
         return {}
-    epoch = {event.step: round(event.value) + 1 for event in events.Scalars("epoch")}
-    return {name: {epoch[event.step]: event.value for event in events.Scalars(name)} for name in names}
+    # each epoch ends with a point of train/loss
+    ends = sorted({event.step for event in events.Scalars("train/loss")}) if "train/loss" in names else []
+    return {name: {bisect_left(ends, e.step) + 1: e.value for e in events.Scalars(name)} for name in names}
 
 
 def roc(groups: Mapping[str, list[tuple[np.ndarray, np.ndarray] | None]], areas: Mapping[str, str]) -> Figure:

@@ -20,6 +20,7 @@ from sklearn.mixture import GaussianMixture
 from ...colours import CLASS_COLOURS, CLASS_MARKERS
 from ...data import ANOMALY, NORMAL, Loader
 from ...errors import UserError
+from ..board import VIEW
 
 
 class LatentMixture(Callback):
@@ -203,4 +204,4 @@ def show(trainer: Trainer, name: str, figure: Figure) -> None:
         figure.savefig(folder / f"{name}.png", dpi=110)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(name, figure, trainer.global_step, close=False)
+            logger.experiment.add_figure(VIEW + name, figure, trainer.global_step, close=False)
