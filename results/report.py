@@ -401,8 +401,8 @@ def false_alarms() -> Iterator[str]:
     found = rows("false_alarms.csv")
     yield (
         "**False alarms** (`results/false_alarms.py`): the share of normal test samples with p ≤ α, mean over runs, "
-        "and how many runs lie within the interval that Beta's law gives for their number n of calibration samples, "
-        "in which 95 % are expected to be.\n"
+        "and how many runs lie within the interval in which 95 % are expected to be: Beta's law for their number n of "
+        "calibration samples, and the chance of a test split of this size.\n"
     )
     body = []
     for config, alpha in dict.fromkeys((row["config"], row["alpha"]) for row in found):
