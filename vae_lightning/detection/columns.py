@@ -17,6 +17,7 @@ from .statistics import Moments, Sample
 Transform = Literal["none", "quantile", "blend", "log"]
 KNOTS = 129  # of the quantile transform: one every sixteenth of a standard deviation
 TINY = torch.finfo(torch.float32).tiny
+FARTHEST = 1e6  # standard deviations; squares of what is farther out, added up over columns, are soon beyond float32
 
 
 class Columns(Preprocessing):
@@ -36,6 +37,8 @@ class Columns(Preprocessing):
     ``blend`` is the sum of that normal score and the standardised number, brought to unit variance: distances then see
     both what is far away and what is rare. Of a column that is constant in training another value is as rare as n rows
     can tell: ±Φ⁻¹(1 − 1/2n) from one unit on.
+
+    Prepared numbers end at ±10⁶: 3e38 where training has seen 0 alone is strange, and its score a number all the same.
 
     The same number gives the same bits as float32 or float64, whatever the batch.
 
@@ -203,7 +206,7 @@ class Columns(Preprocessing):
             x = self._normal_scores(centred / self.std.to(exact))
         else:
             x = centred.float() / self.std
-        return torch.where(numbers.isnan(), self.fill, x)
+        return torch.where(numbers.isnan(), self.fill, x.clamp(-FARTHEST, FARTHEST))
 
     # And back
 
