@@ -1,17 +1,16 @@
 """What configs/table.yaml rests on: the parts that its score could be made of, stored once, and combined afterwards.
 
-python results/tables_ablation.py data/ADBench/*.npz            # stores parts; stopped, it goes on where it was
-python results/tables_ablation.py data/ADBench/*.npz --report   # combines them, and asks tables left out
+python results/tables_ablation.py data/ADBench/*.npz   # stopped, it goes on with the same command
 
-A table's parts lie in lightning_logs/tables_ablation. Of larger tables 12,000 rows are used, so that all of it takes
+A table's parts lie in lightning_logs/tables_ablation: other combinations of them are a matter of seconds. Of larger tables 12,000 rows are used, so that all of it takes
 minutes. A tenth of the training rows is held out, as the recipe does to calibrate on; everything else is a neighbour.
-Each line of tables_ablation.csv is the AUROC of one part or combination on one table and seed.
+Each line of tables_ablation.csv is one combination on one table and seed.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import itertools
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from vae_lightning import Autoencoder
 from vae_lightning.data import ADBench
 from vae_lightning.detection.columns import Columns
+from vae_lightning.files import write_csv
 from vae_lightning.models.networks import MLP
 from vae_lightning.scores.whitening import ledoit_wolf
 
@@ -115,7 +115,10 @@ def parts(path: Path, seed: int) -> dict[str, np.ndarray]:
             white = [(z - covariance.mean.float()) for z in (train, test)]
             white = [(z @ v * scales) @ v.T + rest * z for z in white]
             add(f"{transform} white", neighbours(*white))
-            add(f"{transform} Mahalanobis", {name: z.norm(dim=1).numpy() for name, z in zip(("own", "new"), white, strict=True)})
+            add(
+                f"{transform} Mahalanobis",
+                {name: z.norm(dim=1).numpy() for name, z in zip(("own", "new"), white, strict=True)},
+            )
             if transform == "quantile":
                 continue
             model = network(train, columns, seed)
@@ -142,6 +145,52 @@ def store(path: Path, seed: int) -> None:
     print(path.stem, seed, f"{time.monotonic() - start:.0f} s", flush=True)
 
 
+# The combinations: sums of parts in standard deviations of training rows, each left out of its own neighbours
+
+MEMBERS = ["distance", "relative distance", "error", "distance of the code", "relative distance of the code"]
+KNN = "kNN, all training rows"
+
+
+def unit(values: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    own, new = values
+    return np.nan_to_num((new - own.mean()) / max(own.std(), 1e-9))
+
+
+def members(part: dict[str, np.ndarray], transform: str) -> list[np.ndarray]:
+    """MEMBERS of test rows, with 5 neighbours for distances and 10 for relative ones."""
+    found = {}
+    for space in (transform, f"{transform} code"):
+        own, new = part[f"{space}/own"], part[f"{space}/new"]
+        floor = 0.01 * own[:, SIZES.index(10)].mean() + 1e-12
+        ratios = [
+            (values[:, SIZES.index(10)] + floor) / (part[f"{space}/{name}_around"][:, SIZES.index(10)] + floor)
+            for name, values in (("own", own), ("new", new))
+        ]
+        found[space] = [unit((own[:, SIZES.index(5)], new[:, SIZES.index(5)])), unit((ratios[0], ratios[1]))]
+    error = unit((part[f"{transform} error/own"], part[f"{transform} error/new"]))
+    return [*found[transform], error, *found[f"{transform} code"]]
+
+
+def combined() -> list[list[object]]:
+    """AUROC and average precision of each sum of members, of each table and seed."""
+    found: list[list[object]] = []
+    for path in sorted(STORE.glob("*_[0-9].npz")):
+        table, seed = path.stem.rsplit("_", 1)
+        with np.load(path) as file:
+            part = {name: file[name] for name in file.files}
+        y, scores = part["y"], {KNN: part["none of all rows/new"][:, SIZES.index(5)]}
+        for transform in ("none", "blend"):
+            values = members(part, transform)
+            for size in range(1, len(MEMBERS) + 1):
+                for some in itertools.combinations(range(len(MEMBERS)), size):
+                    name = " + ".join(MEMBERS[i] for i in some)
+                    scores[f"{transform}: {name}"] = np.sum([values[i] for i in some], 0)
+        for name, score in scores.items():
+            figures = roc_auc_score(y, score), average_precision_score(y, score)
+            found.append([table, int(seed), name, *(round(float(x), 5) for x in figures)])
+    return found
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="+", type=Path)
@@ -151,3 +200,4 @@ if __name__ == "__main__":
     for seed in given.seeds:
         for path in sorted(given.tables, key=lambda path: path.stat().st_size):
             store(path, seed)
+    write_csv(FILE, [["table", "seed", "combination", "auroc", "average_precision"], *combined()])
