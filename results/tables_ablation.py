@@ -2,9 +2,10 @@
 
 python results/tables_ablation.py data/ADBench/*.npz   # stopped, it goes on with the same command
 
-A table's parts lie in lightning_logs/tables_ablation: other combinations of them are a matter of seconds. Of larger tables 12,000 rows are used, so that all of it takes
-minutes. A tenth of the training rows is held out, as the recipe does to calibrate on; everything else is a neighbour.
-Each line of tables_ablation.csv is one combination on one table and seed.
+A table's parts lie in lightning_logs/tables_ablation: other combinations of them are a matter of seconds. Of larger
+tables 12,000 rows are used, so that all of it takes minutes. A tenth of the training rows is held out, as the recipe
+does to calibrate on; everything else is a neighbour. Each line of tables_ablation.csv is one combination on one table
+and seed.
 """
 
 from __future__ import annotations

@@ -167,6 +167,11 @@ def compare(detector: Detector, table: Any, path: Path, output: Path, append_col
                 assert kept.equals(given) or kept.to_pandas().equals(given.to_pandas()), name
 
 
+def refused(step: str, error: UserError, became: Counter[str]) -> None:
+    assert len(str(error).splitlines()) == 1, repr(str(error))
+    became[f"refused, {step}"] += 1
+
+
 def tried(data: st.DataObject, form: str, became: Counter[str]) -> None:
     """One table, written, trained on and scored; counts what became of it."""
     kinds = data.draw(columns())
@@ -189,8 +194,7 @@ def tried(data: st.DataObject, form: str, became: Counter[str]) -> None:
             table = read_csv(folder / "new.csv") if form == "csv" else pl.from_arrow(new)
             compare(detector, table, folder / f"new.{form}", folder / f"scored{suffix}", append_columns)
         except UserError as error:
-            assert len(str(error).splitlines()) == 1, repr(str(error))
-            became[f"refused, {step}, {form}"] += 1
+            refused(f"{step}, {form}", error, became)
         else:
             became[f"scored, {form}"] += 1
 
