@@ -563,8 +563,8 @@ def tables_left_out() -> Iterator[str]:
     told = {by: f"{np.mean(x):+.4f} (ahead in {np.mean(np.array(x) > 0):.0%} of the halves)" for by, x in ahead.items()}
     yield (
         "**What the recipe for tables is made of** (`results/tables_ablation.py`): sums of parts in one unit, "
-        f"{len(every)} tables, two seeds, at most 12,000 rows of each, against kNN (5 neighbours, standardised columns, all training "
-        f"rows) with a mean AUROC of {auroc[0].mean():.4f}. The recipe is `{RECIPE}`.\n"
+        f"{len(every)} tables, two seeds, at most 12,000 rows of each, against kNN (5 neighbours, standardised "
+        f"columns, all training rows) with a mean AUROC of {auroc[0].mean():.4f}. The recipe is `{RECIPE}`.\n"
     )
     shown = [f"blend: {part}" for part in PARTS]
     shown += [f"blend: {' + '.join(PARTS[i] for i in some)}" for some in ((0, 1), (0, 2), (0, 1, 2), (0, 1, 3, 4))]
