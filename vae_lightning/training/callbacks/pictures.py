@@ -135,7 +135,7 @@ class Pictures(Callback):
             self._show(trainer, "reconstructions", reconstructions(*pictures))
         for z in latent:
             some = torch.linspace(0, len(z) - 1, min(self.max_points, len(z))).long()
-            if z.shape[1] > 1:
+            if z.shape[1] > 1 and (label[some] == NORMAL).sum() > 1:  # of one sample there is no direction
                 picture = latent_pca(z[some], label[some], title="Latent means of validation samples")
                 self._show(trainer, "latent", picture)
             self._project(trainer, z[some], label[some])
