@@ -369,8 +369,8 @@ def front() -> Iterator[str]:
     times = json.loads((HERE / "epoch_time.json").read_text())
     memory, dataset = (times[f"training, {rival}"]["fit takes"] for rival in ("in memory", "dataset"))
     yield (
-        f"In time, an epoch of `fit` takes {memory:.2f} of a loop written by hand over tensors in memory, and "
-        f"{dataset:.2f} of one with Dataset, ToTensor and DataLoader, on two cores.\n"
+        f"Speed: an epoch of `fit` takes {memory:.2f} times as long as a hand-written loop over tensors in memory, and "
+        f"{dataset:.2f} times as long as one with Dataset, ToTensor and DataLoader, on two cores.\n"
     )
 
 
@@ -402,8 +402,8 @@ def false_alarms() -> Iterator[str]:
     found = rows("false_alarms.csv")
     yield (
         "**False alarms** (`results/false_alarms.py`): the share of normal test samples with p ≤ α, mean over runs, "
-        "and how many runs lie within the interval that Beta's law gives for their number n of calibration samples, "
-        "in which 95 % are expected to be.\n"
+        "and how many runs lie within the interval in which 95 % are expected to be: Beta's law for their number n of "
+        "calibration samples, and the chance of a test split of this size.\n"
     )
     body = []
     for config, alpha in dict.fromkeys((row["config"], row["alpha"]) for row in found):
@@ -528,8 +528,8 @@ def tables() -> Iterator[str]:
     difference = critical_difference(len(methods), len(every))
     told = [" = ".join(methods[i] for i in group) for group in alike(ranks, difference)]
     yield (
-        f"Friedman p = {friedman(values[:, :, 0]):.1g}. Ranks that differ by less than {difference:.2f} are not told "
-        f"apart (Nemenyi, α = 0.05; Demšar 2006): {'; '.join(told)}.\n"
+        f"Friedman p = {friedman(values[:, :, 0]):.1g}. Ranks that differ by less than {difference:.2f} do not differ "
+        f"significantly (Nemenyi, α = 0.05; Demšar 2006): {'; '.join(told)}.\n"
     )
     yield "AUROC by table, mean over seeds:\n"
     lines = []

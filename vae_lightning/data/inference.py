@@ -30,7 +30,7 @@ EMPTY = "no row that is trained on has a value: left out"
 IDENTIFIER = "different in each row, an identifier: left out; declare it categorical or numeric if it is none"
 DATES = "dates: left out; declare it as time to split by, or numeric to count its seconds"
 NESTED = "neither numbers nor text: left out"
-CONSTANT = "always the same in training: kept, so anything else will look strange; ignore it if that means nothing"
+CONSTANT = "always the same in training: kept, so anything else will look anomalous; ignore it if that means nothing"
 MIXED = "numbers and text: taken as categories"
 LABEL = "like a label by its name, and taken as a feature: declare it as label, or ignore it"
 

@@ -1,8 +1,8 @@
-"""What counts as strange: a score a class, a family of scores a file.
+"""What counts as anomalous: a score a class, a family of scores a file.
 
-A score is a function of a model and a batch, ``(model, x) → (B,)``, higher is stranger. It asks the model for its code,
-its reconstruction and the like, and may be fitted on normal samples. Scores know no data module, no threshold and no
-trainer; they import nothing of this package but ``errors``.
+A score is a function of a model and a batch, ``(model, x) → (B,)``, higher is more anomalous. It asks the model for
+its code, its reconstruction and the like, and may be fitted on normal samples. Scores know no data module, no threshold
+and no trainer; they import nothing of this package but ``errors``.
 """
 
 from .base import Score

@@ -1,4 +1,4 @@
-"""What every score keeps to: a function of a model and a batch, higher is stranger."""
+"""What every score promises: a function of a model and a batch, higher is more anomalous."""
 
 from __future__ import annotations
 

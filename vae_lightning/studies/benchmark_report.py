@@ -1,4 +1,4 @@
-"""What a benchmark came to: AUROC by method and class, out of its folder."""
+"""The results of a benchmark: AUROC by method and class, out of its folder."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def columns(groups: list[Group]) -> list[str]:
 
 
 def markdown(groups: list[Group]) -> str:
-    """The table for the eye; settings that only come with an object that it names are left to the CSV file."""
+    """The table for people; settings that only come with an object that it names are left to the CSV file."""
     metrics, differing = columns(groups), telling(groups)
     rows = [["run", *differing, "n", *("time / s" if name == "seconds" else name for name in metrics)]]
     for g in groups:

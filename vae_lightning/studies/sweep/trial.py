@@ -66,7 +66,7 @@ class Trial:
         )
 
     def tell(self, values: list[float] | None, **attrs: Any) -> None:
-        """Record what it came to."""
+        """Record its result."""
         tell(self.study, self.trial, values, **attrs)
 
     def interrupted(self) -> None:
