@@ -23,6 +23,7 @@ from .neighbours import Neighbours
 from .noise import sample_noise
 from .pathway import NAP, SAP, differences
 from .reconstruction import ReconstructionError
+from .standardized import Standardized
 
 __all__ = [
     "NAP",
@@ -43,6 +44,7 @@ __all__ = [
     "ReconstructionError",
     "ReconstructionProbability",
     "Score",
+    "Standardized",
     "differences",
     "latent_features",
     "sample_noise",
