@@ -24,6 +24,7 @@ from .noise import sample_noise
 from .patches import PatchEnergy
 from .pathway import NAP, SAP, differences
 from .reconstruction import ReconstructionError
+from .standardized import Standardized
 
 __all__ = [
     "NAP",
@@ -45,6 +46,7 @@ __all__ = [
     "ReconstructionError",
     "ReconstructionProbability",
     "Score",
+    "Standardized",
     "differences",
     "latent_features",
     "sample_noise",

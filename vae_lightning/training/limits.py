@@ -46,6 +46,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 def _check_interval(key: str, value: Any) -> None:
     """A share of an epoch, or so many batches."""
+    if isinstance(value, float) and key == "limit_train_batches" and value.is_integer():
+        value = int(value)  # the command line's 5 comes as 5.0, which Lightning takes for 5 batches here alone
     if isinstance(value, (int, float)) and (value <= 0 or (isinstance(value, float) and value > 1)):
         raise UserError(f"trainer.{key} = {value}: give so many batches, 1 or more, or a share of them in (0.0, 1.0]")
 
