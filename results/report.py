@@ -10,6 +10,7 @@ import csv
 import json
 import math
 import re
+import runpy
 import statistics
 import sys
 from collections import Counter
@@ -600,11 +601,16 @@ def speed() -> Iterator[str]:
     yield f"Peak memory on MNIST: {above:.0f} MB above the bare imports, for {data:.0f} MB of data.\n"
 
 
+def textures() -> Iterator[str]:
+    yield from runpy.run_path(str(HERE / "textures_table.py"))["lines"]()
+
+
 def report() -> str:
     sources = claimed_beside_found, standard_vae, autoencoder_against_vae, fashion, fashion_classes, synthetic, mixture
     detection = (
         tables,
         tables_left_out,
+        textures,
         benchmark,
         with_calibration,
         false_alarms,

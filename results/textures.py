@@ -2,7 +2,7 @@
 
 python results/textures.py            # from the project's root; stopped, it goes on with the same command
 python results/textures.py --untrained  # what takes no network, in two minutes
-python results/textures.py --picture  # textures.png, out of the runs of seed 0
+python results/textures.py --picture  # textures.png, of seed 0: out of its runs where there are any
 
 Three textures, three seeds: of the images, the weights and the order. Each line of textures.csv is the AUROC of one
 score on one kind of defect against all normal images, and the AUROC of all their pixels; seconds are of processor time,
@@ -196,26 +196,36 @@ def append(texture: str, seed: int, first: str) -> None:
 
 
 def picture() -> None:
-    """A row for each texture: of each kind of defect an image, its mask and its map."""
+    """A row for each texture: of each kind of defect an image, its mask and its map, of a run if there is one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.1), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(len(TEXTURES), 9, squeeze=False)
     for row, texture in enumerate(TEXTURES):
-        detector, defects = newest(texture, 0), tested(data(texture, 0))
-        ceiling = 2 * float(detector.threshold.value)
-        for i, kind in enumerate(dict.fromkeys(defects.kind)):
-            place = defects.kind.index(kind)  # the first of its kind: none is picked
-            found = detector.maps(defects.x[place : place + 1])[0]
-            shown = (defects.x[place, 0], "gray", 255), (defects.mask[place], "gray", 1), (found, "inferno", ceiling)
-            for j, (pixels, colours, most) in enumerate(shown):
+        source = data(texture, 0)
+        ran = any((RUNS / experiment(texture, 0)).glob("version_*/checkpoints/best.ckpt"))
+        name, ask = (
+            (next(iter(SCORES)), partial(answers, newest(texture, 0)))
+            if ran
+            else (UNTRAINED, partial(untrained, source))
+        )
+        normal, defects = ask(held_out(source))[name][0], tested(source)
+        places = [defects.kind.index(kind) for kind in dict.fromkeys(defects.kind)]  # the first of each: none is picked
+        maps = ask(defects.x[places])[name][1]
+        assert maps is not None
+        for i, place in enumerate(places):
+            # full heat: twice what one in twenty normal images reaches
+            heat = maps[i], "inferno", 2 * normal.quantile(0.95).item()
+            for j, (pixels, colours, most) in enumerate(
+                [(defects.x[place, 0], "gray", 255), (defects.mask[place], "gray", 1), heat]
+            ):
                 axis = axes[row, 3 * i + j]
                 axis.imshow(pixels, cmap=colours, vmin=0, vmax=most)
                 axis.set(xticks=[], yticks=[])
                 if not row:
-                    axis.set_title((kind, "mask", "map")[j], fontsize=10)
-        axes[row, 0].set_ylabel(texture)
+                    axis.set_title((defects.kind[place], "mask", "map")[j], fontsize=10)
+        axes[row, 0].set_ylabel(f"{texture}\n{name}", fontsize=8)
     FigureCanvasAgg(figure).print_figure(PICTURE, dpi=110)
 
 
