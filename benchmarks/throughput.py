@@ -79,7 +79,7 @@ def way(detector: Path, folder: Path, name: str, options: list[str]) -> dict[str
         "seconds small": round(few, 1),
         "seconds large": round(many, 1),
         "rows/s": rows_per_second(FILES * ROWS, many),
-        "rows/s without the start": rows_per_second(more, max(many - few, 1e-3)),
+        "rows/s without the start": rows_per_second(more, many - few) if many - few > 0.5 else None,
         "peak MB small": round(low),
         "peak MB large": round(high),
     }
