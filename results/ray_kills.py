@@ -72,6 +72,7 @@ def killed(folder: Path, out: str, worker: bool) -> dict[str, object]:
     there = len(outputs(folder / out))
     code = process.wait()
     about = {"killed": name, "outputs when it was killed": there, "exit code": code}
+    print(about, flush=True)
     if code:
         _, left = psutil.wait_procs(family, timeout=30)
         about["processes left after 30 s"] = len(left)

@@ -21,6 +21,10 @@ import numpy as np
 from vae_lightning.studies.ranks import alike, average_ranks, critical_difference, friedman
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # the tests run this file from elsewhere
+
+from serving_tables import serving  # noqa: E402
+
 DOCS = HERE.parent / "docs"
 MARKERS = ("<!-- results/report.py --write -->\n", "<!-- end -->\n")
 # mean AUROC over ten classes as published: MNIST and Fashion-MNIST one-class, then leave-one-class-out
@@ -569,7 +573,7 @@ def speed() -> Iterator[str]:
 def report() -> str:
     sources = claimed_beside_found, standard_vae, autoencoder_against_vae, fashion, fashion_classes, synthetic, mixture
     detection = tables, benchmark, with_calibration, false_alarms, inverted, ablation, tried, out_of_distribution
-    beyond = likelihood, *detection, speed
+    beyond = likelihood, *detection, speed, serving
     return "\n".join(line for part in (*sources, *beyond) for line in part())
 
 
