@@ -97,7 +97,7 @@ def test_a_page_runs_from_top_to_bottom(page: str, run, mnist_files, servers, tm
         elif kind == "python":
             exec(code, names)
         else:
-            for command in re.findall(r"^python -m vae_lightning (.*?)(?:  #.*)?$", code, re.M):
+            for command in re.findall(r"^(?:python -m vae_lightning|vae-lightning) (.*?)(?:  #.*)?$", code, re.M):
                 if command.startswith("serve "):
                     servers.append(serve(shlex.split(command)))
                 elif not re.search("^(sweep|benchmark|compare)|gpu|--help", command):

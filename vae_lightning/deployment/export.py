@@ -45,7 +45,7 @@ class Exported(nn.Module):
 def export(detector: Detector, path: str | Path, form: seal.Format = "onnx", canary: int = CANARY) -> dict[str, Any]:
     """Write a detector as ONNX or as a pt2 archive, once the written file is known to decide as the detector does.
 
-    It gets its name only then. Beside it lies its card, ``<name>.json``: the manifest, and what the check came to.
+    It gets its name only then. Beside it lies its card, ``<name>.json``: the manifest, and the result of the check.
 
     Args:
         detector: Calibrated, on the CPU.
@@ -169,7 +169,7 @@ def _pt2(program: torch.export.ExportedProgram, manifest: Manifest) -> bytes:
 
 
 def _verified(detector: Detector, file: Path, form: seal.Format, rows: np.ndarray) -> verification.Verified:
-    """What the check of the written file came to."""
+    """The result of checking the written file."""
     content = file.read_bytes()
     seal.check(content, file)
     manifest, run = runners.onnx_runner(content, file) if form == "onnx" else runners.pt2_runner(content, file)

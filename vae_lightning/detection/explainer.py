@@ -119,6 +119,6 @@ def excesses(normal: Tensor, contributions: Tensor) -> Tensor:
     n = normal.shape[-1]
     median, high = normal[..., (n - 1) // 2], normal[..., min(n - 1, int(0.95 * n))]
     spread = high - median
-    # a column that never adds anything has no spread of its own: that of the others, lest rounding is blamed
+    # a column that never adds anything has no spread of its own: that of the others, so that rounding is not blamed
     floor = 1e-3 * spread.mean() + torch.finfo(torch.float32).tiny
     return (contributions - median) / spread.clamp_min(floor)

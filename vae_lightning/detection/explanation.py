@@ -84,7 +84,7 @@ class Explanation:
         return order(self.excess, k)
 
     def reasons(self, row: int, k: int = 5) -> list[Reason]:
-        """The k columns or pixels that make this sample strange, the worst first."""
+        """The k columns or pixels that make this sample anomalous, the worst first."""
         found = []
         for place in map(int, self.order(k)[row]):
             contribution, p_value = (float(part[row].flat[place]) for part in (self.contributions, self.p_value))
@@ -139,7 +139,7 @@ class Explanation:
         return found
 
     def text(self, row: int, k: int = 5) -> str:
-        """A table for the eye of why this sample is strange."""
+        """A table for people: why this sample is anomalous."""
         lines = [["", "adds", "p-value", "value", "expected", "normal range", "score if as expected"]]
         for r in self.reasons(row, k):
             numbers = (shown(number) for number in (r.contribution, r.p_value, r.value, r.expected))
@@ -159,7 +159,7 @@ class Explanation:
 
 
 def shown(number: float | str) -> str:
-    """A number for the eye; words as they are."""
+    """A number for people; words as they are."""
     if isinstance(number, str):
         return number
     return "–" if number != number else f"{number:.4g}"
