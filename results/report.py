@@ -613,9 +613,9 @@ def mixed_columns() -> Iterator[str]:
         "`Mixed` the likelihood was chosen on these labels, of `table.yaml` that it has `Mixed` at all.\n"
     )
     body = []
-    for key, name in shown.items():
-        seeds = [list(runs[table, *key].values()) for table in ("payments", "machines")]
-        body.append([name, *(f"{spread([np.mean(x) for x in found], 3)} ({len(found)})" for found in seeds)])
+    for key, title in shown.items():
+        seeds = [[statistics.mean(x) for x in runs[data, *key].values()] for data in ("payments", "machines")]
+        body.append([title, *(f"{spread(found, 3)} ({len(found)})" for found in seeds)])
     yield from table(["detector", "payments", "machines"], body)
 
 
