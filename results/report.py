@@ -614,7 +614,7 @@ def mixed_columns() -> Iterator[str]:
     )
     body = []
     for key, title in shown.items():
-        seeds = [[statistics.mean(x) for x in runs[data, *key].values()] for data in ("payments", "machines")]
+        seeds = [[statistics.mean(x) for x in runs[(data, *key)].values()] for data in ("payments", "machines")]
         body.append([title, *(f"{spread(found, 3)} ({len(found)})" for found in seeds)])
     yield from table(["detector", "payments", "machines"], body)
 
