@@ -93,7 +93,7 @@ def test_every_method_has_its_figures_on_the_same_split(run):
     with (FOLDER / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["seed"] for row in rows if row["method"] == "vae_lightning"} == {"0", "1"}
-    assert {row["method"] for row in rows} == {"vae_lightning", "ReconstructionError", *table_baselines.METHODS}
+    assert {row["method"] for row in rows} == {"vae_lightning", "NegativeLogLikelihood", *table_baselines.METHODS}
     for row in rows:
         if row["method"] != "kNN":
             continue

@@ -11,8 +11,12 @@ from .prepare import prepare
 
 
 def before(cli: Any) -> None:
-    """Claim the run's folder; a run that is resumed is no longer finished."""
+    """Claim the run's folder."""
     prepare(cli)
+
+
+def begin(cli: Any) -> None:
+    """A run that is resumed is no longer finished."""
     if not cli.tries and cli.trainer.is_global_zero:
         for name in (runs.RESULTS, SCORES):
             (cli.folder / name).unlink(missing_ok=True)

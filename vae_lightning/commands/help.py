@@ -17,6 +17,7 @@ STUDIES = {  # each with a parser of its own
     "export": "a checkpoint as one ONNX or pt2 file, compared with itself",
     "report": "a finished run as one HTML file: curves, figures, samples with their reasons, the self-check",
     "score": "a folder of files through a detector, file by file, here or on a cluster",
+    "serve": "a detector as a service: scores over HTTP",
     "sweep": "many runs over a grid or a search space, that survive any interruption",
 }
 

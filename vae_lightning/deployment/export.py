@@ -144,10 +144,16 @@ def _traced(detector: Detector, manifest: Manifest) -> torch.export.ExportedProg
 def _onnx(program: torch.export.ExportedProgram, manifest: Manifest) -> bytes:
     try:
         import onnxruntime  # noqa: F401 (to check the file with)
-        import onnxscript  # noqa: F401
+        from onnxscript import opset18 as op
     except ImportError as error:
         raise UserError(f"export to ONNX needs {error.name}: pip install 'vae_lightning[export]'") from None
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(manifest.outputs)}
+
+    def log_sigmoid(x: Any) -> Any:
+        """Without the logarithm of 0 that torch's own translation takes below −88."""
+        return op.Neg(op.Softplus(op.Neg(x)))
+
+    names["custom_translation_table"] = {torch.ops.aten.log_sigmoid.default: log_sigmoid}
     exported = torch.onnx.export(program, dynamo=True, external_data=False, verbose=False, **names)
     assert exported is not None
     for node in exported.model.graph.all_nodes():

@@ -19,7 +19,8 @@ from ..imagefiles import batches, paths_of
 from ..schema import Schema
 from ..scores.maps import Mapped
 from . import card, conformal, storage
-from .explanation import Explainer, Explanation
+from .explainer import Explainer
+from .explanation import Explanation
 from .graph import Graph, Scores
 from .modes import evaluating
 from .rows import Draw

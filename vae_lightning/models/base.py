@@ -210,6 +210,9 @@ def _named(scores: list[Score]) -> dict[str, Score]:
     """The scores by the names of their classes."""
     if not scores:
         raise UserError("model.init_args.scores is empty: name at least one score, ReconstructionError for instance")
+    for i, score in enumerate(scores):
+        if any(same(describe(score), describe(other)) for other in scores[:i]):
+            raise UserError(f"model.init_args.scores: {type(score).__name__} is given twice: leave one of them out")
     names = [type(score).__name__ for score in scores]
     names = [name if names.index(name) == i else f"{name}_{i + 1}" for i, name in enumerate(names)]
     # a ModuleDict is a dict of modules to everyone but the type checker

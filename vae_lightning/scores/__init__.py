@@ -21,8 +21,10 @@ from .likelihood import (
 from .maps import Mapped, PatchError
 from .neighbours import Neighbours
 from .noise import sample_noise
+from .patches import PatchEnergy
 from .pathway import NAP, SAP, differences
 from .reconstruction import ReconstructionError
+from .standardized import Standardized
 
 __all__ = [
     "NAP",
@@ -39,10 +41,12 @@ __all__ = [
     "NegativeELBO",
     "NegativeLogLikelihood",
     "Neighbours",
+    "PatchEnergy",
     "PatchError",
     "ReconstructionError",
     "ReconstructionProbability",
     "Score",
+    "Standardized",
     "differences",
     "latent_features",
     "sample_noise",

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..data import AnomalyDataModule
+from ..data.checks import SEEDS
 from ..detection.detector import Detector
 from ..errors import UserError
 from ..models import AnomalyModel
@@ -27,7 +28,6 @@ from .diagnosis import Diagnosis, diagnose
 from .quiet import quietly
 from .trainer import Trainer, listed
 
-SEEDS = 2**32  # NumPy's
 OFTEN = r".* cannot be reached.*; nothing raises an alarm"  # thresholds are fitted at each validation: said once
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +27,8 @@ TERMS = "loss", "objective", "bce", "mse", "nll", "kl", "beta"  # sums over feat
 DECISIONS = "auroc", "average_precision", "f1", "precision", "recall", "false_alarm_rate", "threshold"
 
 _held: list[IO[str]] = []  # an open file keeps its lock
+_claimed: list[Path] = []  # the folder that this process has made for its run
+_above: list[Path] = []  # and those above it, the outermost first
 
 
 def claim(experiment: Path, folder: Path | None, writes: bool = True) -> Path:
@@ -44,9 +48,11 @@ def claim(experiment: Path, folder: Path | None, writes: bool = True) -> Path:
         return Path(claimed)
     if folder is None:
         try:
+            _above.extend(path for path in (*reversed(experiment.parents), experiment) if not path.exists())
             experiment.mkdir(parents=True, exist_ok=True)
             taken = [int(n) for p in experiment.glob("version_*") if (n := p.name.removeprefix("version_")).isdigit()]
             folder = _next(experiment, max(taken, default=-1) + 1)
+            _claimed.append(folder)
         except OSError as error:
             raise UserError(
                 f"{experiment}: cannot be written ({error.strerror}): set --runs to another folder"
@@ -84,9 +90,20 @@ def _lock(folder: Path) -> None:
     _held.append(file)
 
 
+def abandon() -> None:
+    """The run has come to nothing before its first step: the folders that were made for it go."""
+    while _claimed:
+        shutil.rmtree(_claimed.pop(), ignore_errors=True)
+    for folder in reversed(_above):
+        with contextlib.suppress(OSError):  # another run is there by now
+            folder.rmdir()
+
+
 def release() -> None:
     """The run is over: what comes next in this process claims a folder of its own."""
     os.environ.pop(VARIABLE, None)
+    _claimed.clear()
+    _above.clear()
     while _held:
         _held.pop().close()
 

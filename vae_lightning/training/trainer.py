@@ -21,6 +21,7 @@ from .callbacks.pixels import PixelMetrics
 from .callbacks.progress import Bar, Lines, Summary
 from .checkpoints import AtomicCheckpointIO
 from .lean import NoProfiler, lean
+from .limits import check_settings, check_strategy
 from .resumption import Resumption
 
 
@@ -35,11 +36,16 @@ class Trainer(pl.Trainer):
         *args: Lightning's.
         lean: Whether to leave that out, see :mod:`vae_lightning.training.lean`. The weights are the same to the bit.
         **kwargs: Lightning's.
+
+    Raises:
+        UserError: For a setting that cannot be meant, and for strategies that divide a model among processes.
     """
 
     def __init__(self, *args: Any, lean: bool = True, **kwargs: Any) -> None:
         asked_for = listed(kwargs.get("callbacks"))
+        check_settings(kwargs)
         super().__init__(*args, **kwargs)
+        check_strategy(self)
         self.lean = lean
         if lean and type(vars(self)["profiler"]) is PassThroughProfiler:
             self.profiler: Any = NoProfiler()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...colours import BLACK, BLUE, ORANGE
 from ...data import ANOMALY, NORMAL, Batch
+from ...errors import UserError
 from ..board import VIEW
 
 
@@ -110,9 +111,16 @@ class Pictures(Callback):
         every_n_epochs: How often; the last epoch always has pictures, and so has a validation at the last step.
         columns: Images in the picture of reconstructions, half of them anomalies.
         max_points: Samples at most in the latent pictures.
+
+    Raises:
+        UserError: When a number is too small.
     """
 
     def __init__(self, every_n_epochs: int = 10, columns: int = 12, max_points: int = 2000) -> None:
+        given = {"every_n_epochs": (every_n_epochs, 1), "columns": (columns, 2), "max_points": (max_points, 2)}
+        for key, (value, least) in given.items():
+            if value < least:
+                raise UserError(f"pictures.{key} = {value}: give at least {least}")
         self.every_n_epochs, self.columns, self.max_points = every_n_epochs, columns, max_points
         self.seen: list[tuple[Tensor, ...]] = []
         self.samples: dict[int, list[tuple[Tensor, Tensor]]] = {}
@@ -154,7 +162,7 @@ class Pictures(Callback):
         if latent:
             z, *images = latent
             some = torch.linspace(0, len(z) - 1, min(self.max_points, len(z))).long()
-            if z.shape[1] > 1:
+            if z.shape[1] > 1 and (label[some] == NORMAL).sum() > 1:
                 picture = latent_pca(z[some], label[some], title="Latent means of validation samples")
                 self._show(trainer, "latent", picture)
             facts = described(trainer, label[some], target[some], scores[some])
