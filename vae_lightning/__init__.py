@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .detection import Conformal, Detector, Percentile, Scores
     from .errors import UserError
     from .estimators import AutoencoderDetector, VAEDetector
-    from .models import IWAE, VAE, AnomalyModel, Autoencoder
+    from .models import IWAE, VAE, AnomalyModel, Autoencoder, Ensemble
     from .models.likelihoods import Bernoulli, Gaussian, MeanSquaredError
     from .models.networks import MLP, Conv
     from .training.fitting import Run, fit
@@ -38,7 +38,7 @@ _HOMES = {
     "detection": ("Conformal", "Detector", "Percentile", "Scores"),
     "errors": ("UserError",),
     "estimators": ("AutoencoderDetector", "VAEDetector"),
-    "models": ("IWAE", "VAE", "AnomalyModel", "Autoencoder"),
+    "models": ("IWAE", "VAE", "AnomalyModel", "Autoencoder", "Ensemble"),
     "models.likelihoods": ("Bernoulli", "Gaussian", "MeanSquaredError"),
     "models.networks": ("MLP", "Conv"),
     "training.fitting": ("Run", "fit"),
@@ -64,6 +64,7 @@ __all__ = [
     "Corrupted",
     "Detector",
     "Digits",
+    "Ensemble",
     "FashionMNIST",
     "Gaussian",
     "Images",
