@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import promises
 
 from vae_lightning.studies.ranks import alike, average_ranks, critical_difference, friedman
 
@@ -563,6 +564,8 @@ def speed() -> Iterator[str]:
     ]
     yield from table(["loop", *parts], body)
     above, data = memory["above"], memory["data set"]
+    if (HERE / "speed.json").is_file():
+        yield from promises.lines()
     yield f"Peak memory on MNIST: {above:.0f} MB above the bare imports, for {data:.0f} MB of data.\n"
 
 

@@ -191,8 +191,9 @@ class Ensemble(AnomalyModel):
 
     def _turns(self) -> Iterator[int]:
         """Each member in turn: what is drawn then is drawn for it."""
-        for k, generator in enumerate(self._generators):
-            self.stack._generator = generator
+        for k in range(self.members):
+            if self._trainer is not None:
+                self.stack._generator = self._generators[k]
             yield k
 
     @property
