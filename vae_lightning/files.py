@@ -15,22 +15,60 @@ import yaml
 
 from .errors import UserError
 
+DEEPEST, LONGEST = 50, 100_000  # nesting of a YAML document; its values, with each alias written out
+PLAIN_YAML = 50  # characters, within which neither can be exceeded but by aliases
+
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
     """The keys of a YAML file.
 
     Raises:
-        UserError: When it is no YAML, or holds none of ``what``.
+        UserError: When it is no YAML, would be endless, or holds none of ``what``.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text()
+        check_yaml(text)
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:  # such as a date that there is not
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: no YAML: {getattr(error, 'problem', error)}") from error
+        raise UserError(
+            f"{path}{line}: no YAML: {' '.join(str(getattr(error, 'problem', None) or error).split())}"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no {what}")
     return content
+
+
+def check_yaml(text: str) -> None:
+    """Refuse what would become endless when it is loaded: deep nesting, and aliases of aliases.
+
+    Raises:
+        yaml.YAMLError: When it is too deep or too long, or no YAML.
+    """
+    if len(text) <= PLAIN_YAML and not {"*", "&"} & set(text):
+        return
+    sizes: dict[str, int] = {}  # of what has an anchor
+    open_: list[tuple[str | None, int]] = []  # collections that have not ended: anchor, size before
+    size = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_.append((event.anchor, size))
+            size += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_.pop()
+            sizes |= {anchor: size - before} if anchor else {}
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise yaml.YAMLError(f"*{event.anchor} stands for something that it is a part of, or for nothing")
+            size += sizes[event.anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            size += 1
+            sizes |= {event.anchor: 1} if event.anchor else {}
+        if len(open_) > DEEPEST or size > LONGEST:
+            raise yaml.YAMLError(f"it is more than {DEEPEST} levels deep, or more than {LONGEST:,} values long")
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
@@ -41,10 +79,10 @@ def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     write_whole(path, content.getvalue())
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file that is never seen half-written."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
 
 

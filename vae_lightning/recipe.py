@@ -37,6 +37,8 @@ class Recorded:
         cls.__signature__ = inspect.Signature(others)  # type: ignore[attr-defined]  # __new__ below would hide it
 
     def __new__(cls: type[Self], *args: Any, **kwargs: Any) -> Self:
+        if lacks := abstract(cls):
+            raise UserError(f"{cls.__name__} is what others extend, and has no {lacks[0]}: name one of those classes")
         self = super().__new__(cls)
         # containers are copied: who owns them may change them later
         object.__setattr__(self, "_given", (_copied(list(args)), _copied(kwargs)))
@@ -52,6 +54,11 @@ class Recorded:
         """Another one, constructed with the same arguments."""
         args, kwargs = self._given  # type: ignore[attr-defined]
         return type(self)(*args, **kwargs)
+
+
+def abstract(cls: type) -> list[str]:
+    """The methods that a class leaves to those that extend it. Python looks at classes of ``abc`` alone."""
+    return [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]
 
 
 def _copied(value: Any) -> Any:
@@ -148,12 +155,12 @@ def find(path: Any, trust: Sequence[type] = (), where: str = "the recipe") -> ty
         importlib.import_module(f"{PACKAGE}.{family}")
     known = {class_path(cls): cls for cls in [*_below(Recorded), *trust]}
     if isinstance(path, str):
-        if path in known and not inspect.isabstract(known[path]):
+        if path in known and not abstract(known[path]):
             return known[path]
         module, _, name = path.rpartition(".")
         if module.partition(".")[0] == PACKAGE:  # a class of this package that an earlier version kept elsewhere
             moved = [cls for cls in known.values() if cls.__name__ == name and cls.__module__.startswith(PACKAGE)]
-            if len(moved) == 1 and not inspect.isabstract(moved[0]):
+            if len(moved) == 1 and not abstract(moved[0]):
                 return moved[0]
     raise UserError(
         f"{where}: {path} is no class of {PACKAGE}, nor one that has been imported: import the module that defines it "

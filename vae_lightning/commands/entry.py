@@ -7,7 +7,8 @@ import signal
 import sys
 import traceback
 
-from ..errors import UserError
+from ..errors import UserError, one_line
+from .held import begun, held_back
 from .shipped import with_shipped
 
 
@@ -20,33 +21,51 @@ def main(args: list[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     verbose = "--verbose" in args or os.environ.get("JSONARGPARSE_DEBUG", "").lower() not in ("", "0", "false")
     args = ["--help" if arg == "--help=all" else arg for arg in args if arg != "--verbose"]
-    try:
-        return _run(with_shipped(args))
-    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other, once it has cleaned up
-        terminated = type(stop).__name__ == "SIGTERMException"  # Lightning's, which takes seconds to import
-        if isinstance(stop, SystemExit) and stop.code != 1 and not terminated:
-            raise
-        how = "" if args[:1] in (["sweep"], ["benchmark"]) else " and --ckpt_path last"
-        if _first_here():
-            print(f"interrupted: resume with the same command{how}", file=sys.stderr)
-        return 128 + signal.SIGTERM if terminated else 1
-    except Exception as error:
-        message = _user_message(error)
-        if message is None:
-            raise
-        if _first_here():
-            if verbose:
+    with held_back() as held:
+        try:
+            return _run(with_shipped(args))
+        except (
+            KeyboardInterrupt,
+            SystemExit,
+        ) as stop:  # Lightning turns the one into the other, once it has cleaned up
+            terminated = type(stop).__name__ == "SIGTERMException"  # Lightning's, which takes seconds to import
+            if isinstance(stop, SystemExit) and stop.code != 1 and not terminated:
+                raise
+            how = "" if args[:1] in (["sweep"], ["benchmark"]) else " and --ckpt_path last"
+            last, code = f"interrupted: resume with the same command{how}", 128 + signal.SIGTERM if terminated else 1
+            if not held.begun:
+                last = "interrupted: nothing had begun"
+        except Exception as error:
+            message = user_message(error)
+            if message is None:
+                if held.begun:
+                    raise
+                message = f"{one_line(error)}: --verbose shows where"
+            if verbose and _first_here():
+                held.begin()
                 traceback.print_exc()
-            print(f"error: {message}", file=sys.stderr)
-        return 2
+            last, code = f"error: {message}", 2
+        if not held.begun:
+            held.drop()
+    if _first_here():
+        print(last, file=sys.stderr)
+    return code
 
 
 def _run(args: list[str]) -> int:
     """Each command imports what it needs: torch takes seconds, and some can do without."""
+    if args[:1] == ["completion"]:
+        from . import completion
+
+        return completion.main(args[1:], main)
     if args[:1] == ["score"]:
         from . import score
 
         return score.main(args[1:])
+    if args[:1] == ["serve"]:
+        from . import serve
+
+        return serve.main(args[1:])
     from ..training import runs
     from ..training.quiet import be_quiet
 
@@ -54,6 +73,8 @@ def _run(args: list[str]) -> int:
     try:
         return _run_with_torch(args[:1], args[1:])
     finally:
+        if not begun():
+            runs.abandon()
         runs.release()
 
 
@@ -103,15 +124,14 @@ def _first_here() -> bool:
     return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
 
 
-def _user_message(error: BaseException) -> str | None:
+def user_message(error: BaseException) -> str | None:
     """What the user got wrong, in one line; None for an error of the program's."""
     if isinstance(error, UserError):
-        return str(error)
+        return one_line(error)
     torch = sys.modules.get("torch")
     if torch and isinstance(error, torch.multiprocessing.ProcessRaisedException):  # of a process of a strategy's
-        last = str(error).strip().splitlines()[-1]
-        name, _, message = last.partition(": ")
+        name, _, message = str(error).strip().splitlines()[-1].partition(": ")
         return message if name.endswith("UserError") else None
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return None

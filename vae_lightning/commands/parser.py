@@ -5,20 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import Namespace
+import yaml
+from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..data import AnomalyDataModule
 from ..errors import UserError
+from ..files import check_yaml
 from ..models import AnomalyModel
 from ..training import checkpoints, runs
 from ..training.callbacks import Pictures, Predictions
 from ..training.trainer import Trainer
 from . import evaluate, fit, predict
+from .held import begin
 from .help import PROGRAM, STUDIES
+from .limits import check_settings
 from .messages import diagnose  # imports every family: short names work in YAML
+
+load_yaml = get_loader("yaml")
+
+
+def _load_bounded(text: str) -> Any:
+    check_yaml(text)
+    return load_yaml(text)
+
+
+set_loader("yaml", _load_bounded, (yaml.YAMLError,))  # of files within files, and of values on the command line
 
 
 class Parser(LightningArgumentParser):
@@ -37,6 +51,27 @@ class SaveConfig(SaveConfigCallback):
         super().__init__(parser, config, **kwargs)
 
 
+class Begin(Callback):
+    """Says when the command has begun: from then on it has a folder, and standard error is free."""
+
+    def __init__(self, cli: CLI) -> None:
+        self.cli = cli
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        fit.begin(self.cli)
+        begin()
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            begin()
+
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        begin()
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        begin()
+
+
 class CLI(LightningCLI):
     """LightningCLI with runs in ``<runs>/<experiment>/version_<n>``; what a command does is in its own module.
 
@@ -44,10 +79,12 @@ class CLI(LightningCLI):
         args: The command line, without the program's name.
     """
 
+    asked: str | None
     record: runs.Record
     folder: Path
 
     def __init__(self, args: list[str]) -> None:
+        self.asked = args[0] if args else None
         super().__init__(
             AnomalyModel,
             AnomalyDataModule,
@@ -74,14 +111,15 @@ class CLI(LightningCLI):
 
     # What can be given
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         hidden = {"model", "dataloaders", "datamodule", "weights_only"}
-        return {
+        every = {
             "fit": hidden | {"train_dataloaders", "val_dataloaders"},
             **{name: set(hidden) | {"verbose"} for name in ("validate", "test")},
             "predict": hidden | {"return_predictions"},
         }
+        # a parser takes a fifth of a second: the one that is asked for will do
+        return {name: keys for name, keys in every.items() if self.asked not in every or name == self.asked}
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
@@ -119,6 +157,7 @@ class CLI(LightningCLI):
             self.config = parser.parse_args(args)
         except UserError as error:
             raise UserError(diagnose(str(error), args)) from error
+        check_settings(self.config[self.config.subcommand])
 
     def _parse_ckpt_path(self) -> None:
         """The command line wins over what the checkpoint was made with, and says so: see ``prepare``."""
@@ -144,7 +183,7 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as error:  # a constructor's complaint, perhaps wrapped by the parser
+        except Exception as error:  # a constructor's complaint, perhaps wrapped by the parser
             raise UserError(diagnose(str(error), self.args)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -153,6 +192,8 @@ class CLI(LightningCLI):
         try:
             trainer: Any = super().instantiate_trainer(**kwargs)
             return trainer
+        except UserError:
+            raise
         except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
             settings = self.settings.trainer
             given = {key: settings.get(key) for key in ("accelerator", "devices", "strategy", "precision")}
@@ -161,7 +202,7 @@ class CLI(LightningCLI):
 
     def _callbacks(self) -> list[Callback]:
         predicts = self.subcommand == "predict"
-        found: list[Callback] = [Predictions(fdr=self.settings.fdr) if predicts else self.record]
+        found: list[Callback] = [Begin(self), Predictions(fdr=self.settings.fdr) if predicts else self.record]
         if self.settings.trainer.enable_checkpointing is not False:
             found += checkpoints.callbacks(every_n_steps=self.settings.checkpoint_every_n_steps)
         return found

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from ..detection import storage
-from ..errors import UserError
+from ..errors import UserError, blaming
 from ..training import checkpoints, runs
+from ..training.board import Board
 from ..training.callbacks import Checked
+from ..training.rehearsal import rehearse
+from .held import begin
 
 
 def prepare(cli: Any) -> None:
@@ -26,8 +28,11 @@ def prepare(cli: Any) -> None:
         UserError: When something is wrong. Nothing has been written then.
     """
     _check_processes(cli.trainer)
-    cli.datamodule.prepare_data()
-    cli.datamodule.setup(str(cli.subcommand))
+    with blaming(f"data ({type(cli.datamodule).__name__})"):
+        cli.datamodule.prepare_data()
+        cli.datamodule.setup(str(cli.subcommand))
+    if cli.subcommand == "fit":
+        rehearse(cli.model, cli.datamodule)
     path = cli.settings.ckpt_path
     folder = _check_checkpoint(cli, Path(path)) if path is not None else None
     for callback in cli.trainer.callbacks:
@@ -36,11 +41,12 @@ def prepare(cli: Any) -> None:
     if cli.tries:
         return
     cli.folder = _claim(cli, folder)
-    if not cli.trainer.loggers:
-        # the whole path: a run resumed under another one would forget its best checkpoint
-        *_, experiment, version = cli.folder.resolve().parts
-        root = cli.folder.resolve().parent.parent
-        cli.trainer.logger = TensorBoardLogger(root, experiment, version, default_hp_metric=False)
+    # the whole path: a run resumed under another one would forget its best checkpoint
+    *_, experiment, version = cli.folder.resolve().parts
+    board = Board(cli.folder.resolve().parent.parent, experiment, version, default_hp_metric=False)
+    cli.trainer.loggers = [board, *cli.trainer.loggers]  # the first one says where checkpoints and pictures go
+    if getattr(cli.trainer.strategy.launcher, "_start_method", None):  # this process only waits for others
+        begin()
 
 
 def _check_processes(trainer: Any) -> None:

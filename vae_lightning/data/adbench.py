@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
             x, y = file["X"], file["y"]
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file: give an NPZ file with X and y") from None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}: expected an NPZ file with X and y") from None
     if x.ndim != 2 or y.shape != x.shape[:1] or x.dtype.kind not in "biuf" or not np.isin(y, [0, 1]).all():
         raise UserError(f"{path}: X {x.dtype} {list(x.shape)}, y {list(y.shape)}: expected numbers (N, D), 0 or 1 (N,)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -13,6 +14,9 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from .base import AnomalyDataModule
     from .splits import Part, Sources
+
+SEEDS = 2**32  # NumPy's
+CORES = max(16, os.cpu_count() or 1)  # more processes than that do not make anything faster
 
 
 def check_arguments(data: AnomalyDataModule) -> None:
@@ -50,6 +54,12 @@ def _check_shares(data: AnomalyDataModule) -> None:
     for key in ("batch_size", "eval_batch_size"):
         if (value := getattr(data, key)) < 1:
             raise UserError(f"{_name(data)}: {key} = {value} must be at least 1")
+    if not isinstance(data.seed, int) or not 0 <= data.seed < SEEDS:
+        raise UserError(f"{_name(data)}: seed = {data.seed} is not a whole number from 0 to below 2**32")
+    if not 0 <= data.num_workers <= CORES:
+        raise UserError(
+            f"{_name(data)}: num_workers = {data.num_workers}: give 0 to {CORES}; here are {os.cpu_count()} cores"
+        )
     if not 0 < data.val_anomalies < math.inf:
         raise UserError(f"{_name(data)}: val_anomalies = {data.val_anomalies} must be a positive number")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,7 +50,16 @@ def reading(file: Path, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file") from None
-    except (pa.ArrowException, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        MemoryError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"{file}: is truncated or no {what} ({reason[:120]})") from error
 

@@ -33,7 +33,7 @@ class AnomalyModel(Recorded, Steps):
 
     Args:
         input_shape: Of one prepared sample; the command line takes it from the data.
-        scores: What counts as strange; the first one decides. Copied.
+        scores: What counts as anomalous; the first one decides. Copied.
         threshold: From scores of normal calibration samples to a decision. Copied, once for each score.
         preprocessing: From raw samples to what the network sees; None takes the data module's. Copied.
         optimizer: Of all parameters. Optimisers that have a fused implementation use it.
@@ -213,6 +213,9 @@ def _named(scores: list[Score]) -> dict[str, Score]:
     """The scores by the names of their classes."""
     if not scores:
         raise UserError("model.init_args.scores is empty: name at least one score, ReconstructionError for instance")
+    for i, score in enumerate(scores):
+        if any(same(describe(score), describe(other)) for other in scores[:i]):
+            raise UserError(f"model.init_args.scores: {type(score).__name__} is given twice: leave one of them out")
     names = [type(score).__name__ for score in scores]
     names = [name if names.index(name) == i else f"{name}_{i + 1}" for i, name in enumerate(names)]
     # a ModuleDict is a dict of modules to everyone but the type checker

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import re
 import sys
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +15,10 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import yaml
 from sklearn.metrics import roc_auc_score
 
-from ..errors import UserError
+from ..errors import UserError, blaming, one_line
+from ..files import read_yaml
 from ..training.callbacks.metrics import SCORES
 from ..training.runs import RESULTS
 from .curves import scalars
@@ -36,7 +38,7 @@ class Run:
     Attributes:
         folder: Where it lies.
         settings: Its configuration on one level: ``model.network.hidden: [400]``.
-        metrics: What it came to, with ``epochs`` and ``seconds``.
+        metrics: Its outcome, with ``epochs`` and ``seconds``.
         unset: Of its classes' arguments, those left at a default of None.
     """
 
@@ -48,19 +50,15 @@ class Run:
     @cached_property
     def scores(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Test labels (N,) and the scores (N,) that decide; None where there are none of the test in ``metrics``."""
-        path = self.folder / SCORES
-        if not path.is_file():
+        path, found = self.folder / SCORES, read_scores(self.folder)
+        if found is None:
             _note(f"{self.folder} has no {SCORES}, so no ROC curve: `test` with its checkpoint writes it")
             return None
-        try:
-            with np.load(path) as file:
-                labels, scores = file["labels"], np.nan_to_num(file[file.files[0]])  # the largest number for infinity
-                if len(np.unique(labels)) < 2:
-                    _note(f"{path} holds no anomalies, so no ROC curve")
-                    return None
-                auroc = float(roc_auc_score(labels, scores))
-        except (ValueError, OSError, KeyError, BadZipFile, EOFError) as error:
-            raise UserError(f"{path}: damaged ({error}): `test` with the run's checkpoint writes it again") from error
+        labels, scores = found[0], np.nan_to_num(found[1])  # the largest number for infinity
+        if len(np.unique(labels)) < 2:
+            _note(f"{path} holds no anomalies, so no ROC curve")
+            return None
+        auroc = float(roc_auc_score(labels, scores))
         if abs(auroc - self.metrics.get("test/auroc", auroc)) > 1e-5:
             _note(f"{path} is of another test than {RESULTS} (AUROC {auroc:.4f}), so no ROC curve of it")
             return None
@@ -69,7 +67,9 @@ class Run:
     @cached_property
     def curves(self) -> dict[str, dict[int, float]]:
         """Every logged scalar of training and validation as {epoch: value}."""
-        if not (curves := scalars(self.folder)):
+        with blaming(f"{self.folder}: its TensorBoard events are damaged: leave the run out"):
+            curves = scalars(self.folder)
+        if not curves:
             _note(f"{self.folder} has no TensorBoard events, so no training curves")
         return curves
 
@@ -109,19 +109,65 @@ def read(folder: Path) -> Run:
         )
     try:
         content = json.loads(results.read_text())
-        metrics = {**content["metrics"], "epochs": content["epochs"], "seconds": content["seconds"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{results}: damaged ({error!r}): leave the run out, or train it again") from error
-    try:
-        content = yaml.safe_load(config.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{config}: no YAML ({' '.join(str(error).split())}): leave the run out") from error
+        figures = {name: _figure(name, value) for name, value in content["metrics"].items()}
+        metrics = figures | {name: _finite(name, content[name]) for name in ("epochs", "seconds")}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{results}: damaged ({one_line(error)}): leave the run out, or train it again") from error
+    content = read_yaml(config, "configuration: leave the run out")
+    with blaming(f"{config}: damaged: leave the run out"):
+        return _run(folder, content, metrics)
+
+
+def _run(folder: Path, content: dict[str, Any], metrics: dict[str, float]) -> Run:
     # an option that is null is one that is not there: later versions may add more of them
     left = dict(defaults(content))
     unset = frozenset(key for key, value in left.items() if value is None)
     settings = {**left, **dict(leaves(content))}
     settings = {k: v for k, v in settings.items() if v is not None and not BYSTANDERS.fullmatch(k)}
     return Run(folder, settings, metrics, unset)
+
+
+def read_scores(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Labels (N,) and the scores (N,) that decide, of a run's test; None where it has left none.
+
+    Raises:
+        UserError: When the file is damaged.
+    """
+    path = folder / SCORES
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as file:
+            labels, scores = file["labels"], file[file.files[0]]
+        if not (labels.shape == scores.shape == (len(labels),)) or {labels.dtype.kind, scores.dtype.kind} - set("iufb"):
+            raise ValueError(f"labels {list(labels.shape)}, scores {list(scores.shape)}")
+    except (
+        ValueError,
+        OSError,
+        KeyError,
+        IndexError,
+        TypeError,
+        BadZipFile,
+        EOFError,
+        MemoryError,
+        zlib.error,
+    ) as error:
+        said = f"damaged ({one_line(error)}): `test` with the run's checkpoint writes it again"
+        raise UserError(f"{path}: {said}") from error
+    return labels, scores
+
+
+def _figure(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{name} = {value!r} is no number")
+    return float(value)
+
+
+def _finite(name: str, value: Any) -> float:
+    if not math.isfinite(_figure(name, value)):
+        raise ValueError(f"{name} = {value} is not finite")
+    number: float = value
+    return number
 
 
 def _note(message: str) -> None:

@@ -13,17 +13,16 @@ from ..data import AnomalyDataModule
 from ..detection import Detector, storage
 from ..errors import UserError
 from ..recipe import build
-from ..training.callbacks.metrics import SCORES
 from ..training.diagnosis import Diagnosis, diagnose
 from ..training.quiet import quietly
-from .finished import Run, read
+from .finished import Run, read, read_scores
 
 SEED = "seed_everything"
 
 
 @dataclass
 class Opened:
-    """A run's folder with what it came to.
+    """A run's folder with its outcome.
 
     Attributes:
         run: Settings, metrics, curves.
@@ -90,7 +89,5 @@ def _same(key: str, a: Run, b: Run) -> bool:
 
 
 def _scores(folder: Path) -> np.ndarray | None:
-    if not (folder / SCORES).is_file():
-        return None
-    with np.load(folder / SCORES) as file:
-        return np.asarray(file[file.files[0]])
+    found = read_scores(folder)
+    return None if found is None else np.asarray(found[1])

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import yaml
 
 from ..errors import UserError
+from ..files import check_yaml
 
 
 class StudyParser(argparse.ArgumentParser):
@@ -36,5 +37,10 @@ class StudyParser(argparse.ArgumentParser):
             key, has_value, value = word[2:].partition("=")
             if not has_value and (value := next(words, "--")).startswith("--"):
                 raise UserError(f"{self.command}: --{key}: the value is missing")
-            overrides[key] = yaml.safe_load(value)
+            try:
+                check_yaml(value)
+                overrides[key] = yaml.safe_load(value)
+            except (yaml.YAMLError, ValueError) as error:
+                said = " ".join(str(getattr(error, "problem", None) or error).split())
+                raise UserError(f"{self.command}: --{key} = {value}: no YAML: {said}") from error
         return given, overrides
