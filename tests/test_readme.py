@@ -39,7 +39,7 @@ def small(command: str, images: Path) -> str:
     command = command.replace("configs/", "{configs}/")
     if command.startswith(("fit", "validate", "test")) or (command.startswith("predict") and "--input" not in command):
         command += " --trainer.enable_progress_bar false"
-        if "conv_vae.yaml" in command:  # validates at its last step alone
+        if re.search("conv_vae|images.yaml", command):  # validates at its last step alone
             command += " --trainer.max_steps 60 --trainer.val_check_interval 60"
             command += " --model.init_args.lr_scheduler.init_args.total_steps 60"
         elif "table.yaml" not in command:

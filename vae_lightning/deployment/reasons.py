@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..arrow import pyarrow
 from ..data.readers import open_table
 from ..errors import UserError
 from ..files import whole
+from ..imagefiles import batches
 
 if TYPE_CHECKING:
     from ..detection import Detector
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 MOST = 100
 AT_ONCE = 256  # images
 SIDE = 256  # pixels that a heat map has at least, if its image has fewer
+
+Heat = Callable[[list[Path]], tuple[Any, Any, float]]  # images, how hot each pixel is, and what is hot
 
 
 def check(explain: int | None) -> None:
@@ -49,6 +54,9 @@ def check_heatmaps(detector: Detector, source: Path, folder: Path) -> None:
 def write_heatmaps(detector: Detector, source: Path, scored: Path, folder: Path) -> int:
     """Draw where the scores of alarms come from, a PNG file each, under the image's own path; gives how many.
 
+    A detector with a score that has a map, such as ``PatchEnergy``, is drawn by it: a pixel at the threshold has half
+    of the full heat, so what is brighter raises the alarm by itself. Others are drawn by what pixels add to the score.
+
     Args:
         detector: Of images.
         source: Their folder.
@@ -59,13 +67,12 @@ def write_heatmaps(detector: Detector, source: Path, scored: Path, folder: Path)
         UserError: When an image cannot be read any more, or a picture not be written.
     """
     from ..detection import heatmaps
-    from ..detection.explainer import Explainer
 
-    explainer, count = Explainer(detector, tries=0), 0
+    heat_of, count = (_mapped if detector.mapped else _explained)(detector), 0
     for names in _alarms(scored):
-        found = explainer([source / name for name in names])
-        for name, image, heat in zip(names, found.value, heatmaps.heat(found), strict=True):
-            pixels = heatmaps.overlay(image, heat, found.ceiling)
+        images, heats, ceiling = heat_of([source / name for name in names])
+        for name, image, heat in zip(names, images, heats, strict=True):
+            pixels = heatmaps.overlay(image, heat, ceiling)
             path = folder / (name if name.endswith(".png") else f"{name}.png")
             try:
                 with whole(path) as temporary:
@@ -74,6 +81,33 @@ def write_heatmaps(detector: Detector, source: Path, scored: Path, folder: Path)
                 raise UserError(f"{path}: cannot be written ({error.strerror})") from error
         count += len(names)
     return count
+
+
+def _mapped(detector: Detector) -> Heat:
+    """By the map of the first score that has one."""
+    name = detector.mapped[0]
+    threshold = detector.model.thresholds[name]
+    limit = float(threshold.value.clamp(max=threshold.calibration[-1]))  # it is infinite where nothing raises an alarm
+
+    def heat_of(paths: list[Path]) -> tuple[Any, Any, float]:
+        x = np.concatenate([part for _, part in batches(paths, detector.decoder, AT_ONCE)])
+        return x, detector.maps(x, name).clip(0), 2 * limit
+
+    return heat_of
+
+
+def _explained(detector: Detector) -> Heat:
+    """By what pixels add to the score that decides."""
+    from ..detection import heatmaps
+    from ..detection.explainer import Explainer
+
+    explainer = Explainer(detector, tries=0)
+
+    def heat_of(paths: list[Path]) -> tuple[Any, Any, float]:
+        found = explainer(paths)
+        return found.value, heatmaps.heat(found), found.ceiling
+
+    return heat_of
 
 
 def _alarms(scored: Path) -> Iterator[list[str]]:
