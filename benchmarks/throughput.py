@@ -85,9 +85,19 @@ def way(detector: Path, folder: Path, name: str, options: list[str]) -> dict[str
     }
 
 
+def over_http(detector: Path) -> dict[str, Any]:
+    """Eight clients, requests of 1000 rows."""
+    with served(detector) as (url, _):
+        return {
+            f"serve, {kind}, 1000 rows a request": asyncio.run(asked(url, 8, 6, 1000, kind))
+            for kind in ("JSON", "Parquet")
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS, "serve"], default=[*WAYS, "serve"])
     given = parser.parse_args()
     figures: dict[str, Any] = {"machine": machine(), "load before": load(), "rows": {"large": FILES * ROWS}}
     with tempfile.TemporaryDirectory() as temporary:
@@ -102,13 +112,11 @@ def main() -> None:
                 table.to_parquet(folder / lake / f"{i:02}.parquet")
         figures["row bytes"] = round(sum(f.stat().st_size for f in (folder / "large").iterdir()) / (FILES * ROWS), 1)
         figures["row bytes as CSV"] = round(len(table.to_csv(index=False)) / len(table), 1)
-        for name, options in WAYS.items():
-            figures[name] = way(detector, folder, name, options)
+        for name in [name for name in WAYS if name in given.ways]:
+            figures[name] = way(detector, folder, name, WAYS[name])
             print(name, figures[name], flush=True)
-        with served(detector) as (url, _):
-            for clients, rows, kind in ((8, 1000, "JSON"), (8, 1000, "Parquet")):
-                answer = asyncio.run(asked(url, clients, 6, rows, kind))
-                figures[f"serve, {kind}, {rows} rows a request"] = answer
+        if "serve" in given.ways:
+            figures |= over_http(detector)
     figures["load after"] = load()
     print(json.dumps(figures, indent=2))
     if given.out:
