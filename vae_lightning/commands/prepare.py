@@ -15,6 +15,7 @@ from ..errors import UserError, blaming
 from ..training import checkpoints, runs
 from ..training.callbacks import Checked
 from ..training.rehearsal import rehearse
+from ..training.resumption import LastCheckpoint
 from .held import begin
 
 
@@ -41,7 +42,13 @@ def prepare(cli: Any) -> None:
     if cli.tries:
         return
     cli.folder = _claim(cli, folder)
-    if not cli.trainer.loggers:
+    if cli.trainer.loggers:
+        for callback in cli.trainer.callbacks:  # another logger's folder is not the run's
+            if isinstance(callback, checkpoints.EpochCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(cli.folder.resolve() / "checkpoints")
+            elif isinstance(callback, LastCheckpoint) and callback.folder is None:
+                callback.folder = cli.folder.resolve() / "checkpoints"
+    else:
         # the whole path: a run resumed under another one would forget its best checkpoint
         *_, experiment, version = cli.folder.resolve().parts
         root = cli.folder.resolve().parent.parent
