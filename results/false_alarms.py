@@ -1,9 +1,10 @@
 """How often normal test samples raise an alarm, beside what conformal thresholds promise.
 
-python results/false_alarms.py conv_vae=lightning_logs/benchmark_conv_vae/*/one_class/class_*/seed_0
+python results/false_alarms.py conv_vae='lightning_logs/conv_vae_0_2/*/one_class/class_*/seed_0'
 
-For each run and level α: the number n of calibration samples, the share of normal test samples with p ≤ α, and where
-the rate lies for 95 % of calibration sets (Beta's law). Writes the rows to the file that --out names.
+For each run and level α: the number n of calibration samples, the share of m normal test samples with p ≤ α, and where
+that share lies for 95 % of calibration and test sets: m times a rate drawn by Beta's law is a beta-binomial number.
+Writes the rows to the file that --out names.
 """
 
 import argparse
@@ -12,11 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import betabinom
 
 from vae_lightning.detection import Detector, conformal
 from vae_lightning.files import write_csv
 
 LEVELS = 0.01, 0.05, 0.1
+
+
+def interval(n: int, alpha: float, m: int) -> tuple[float, float]:
+    """Where the share of alarms among m normal samples lies for 95 % of draws, with n calibration samples."""
+    k = conformal.alarm_rank(n, alpha)
+    law = betabinom(m, k, n + 1 - k)
+    return law.ppf(0.025) / m, law.ppf(0.975) / m
 
 
 def rates(config: str, folder: Path) -> list[list[object]]:
@@ -26,7 +35,7 @@ def rates(config: str, folder: Path) -> list[list[object]]:
         scores = file[file.files[0]][file["labels"] == 0]
     p, found = threshold.p_values(torch.from_numpy(scores)), []
     for alpha in LEVELS:
-        low, high = conformal.false_alarm_interval(threshold.samples, conformal.alarm_rank(threshold.samples, alpha))
+        low, high = interval(threshold.samples, alpha, len(p))
         rate = (p <= alpha).float().mean().item()
         run = "/".join(folder.parts[-4:])
         found.append(

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -114,21 +116,60 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parent)}
 
 
-def kill(folder: Path, arguments: list[str], when: Callable[[], bool]) -> None:
-    """Start a command in a process of its own and kill it, and nothing but it, by SIGKILL."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vae_lightning", *arguments],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def kill(folder: Path, arguments: list[str], when: Callable[[], bool], *, fresh: bool = False) -> None:
+    """Start a command in a process of its own and kill it, and nothing but it, by SIGKILL.
+
+    Args:
+        folder: Where.
+        arguments: After ``vae-lightning``.
+        when: Whether it has come far enough.
+        fresh: Whether to start Python anew: a command with ``--jobs`` must not take this process's helpers for its own.
+    """
+    line = [sys.executable, "-m", "vae_lightning", *arguments]
+    with open(os.devnull, "w") as nowhere:
+        if fresh:
+            child = subprocess.Popen(line, cwd=folder, env=environment(), stdout=nowhere, stderr=nowhere).pid
+        else:
+            child = _forked(folder, arguments, nowhere, nowhere)
+    ended = 0
     try:
         deadline = time.monotonic() + 400  # a machine full of other work is slow, and not broken
         while not (there := when()) and time.monotonic() < deadline:
-            assert process.poll() is None, "it ended before it could be killed"
+            ended = os.waitpid(child, os.WNOHANG)[0]
+            assert not ended, "it ended before it could be killed"
             time.sleep(0.005)
         assert there, "it did not come so far"  # not asked again: it may be past it
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def command(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, with its exit code and what it prints."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        code = os.waitstatus_to_exitcode(os.waitpid(_forked(folder, arguments, out, err), 0)[1])
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
+
+
+def _forked(folder: Path, arguments: list[str], out: IO[str], err: IO[str]) -> int:
+    """A fork of this process, which has imported everything: to import it again takes longer than most commands."""
+    sys.stdout.flush()
+    if child := os.fork():
+        return child
+    code = 70
+    try:
+        os.chdir(folder)
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115 (until the process ends)
+        torch.cuda._is_in_bad_fork = lambda: False  # type: ignore[attr-defined]  # nobody uses it, here or there
+        code = main(arguments)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -25,6 +25,7 @@ from vae_lightning.scores import (
     ReconstructionError,
     ReconstructionProbability,
     Score,
+    Standardized,
 )
 
 # A new score costs one line here.
@@ -48,6 +49,8 @@ SCORES: dict[str, Callable[[], Score]] = {
     "KNearestNeighbours": KNearestNeighbours,
     "Neighbours": Neighbours,
     "Neighbours-code": lambda: Neighbours("code", k=3),
+    "Standardized": lambda: Standardized(NegativeELBO()),
+    "Standardized-fitted": lambda: Standardized(Mahalanobis()),
     "Combined": lambda: Combined([ReconstructionError(), NAP(), LatentDensity(components=2)]),
     "Combined-nested": lambda: Combined([Combined([SAP(), NAP()]), ImportanceWeighted(k=3)], weights=[1.0, 2.0]),
 }

@@ -14,7 +14,10 @@ from torch import Tensor
 from vae_lightning.detection import Columns, Standardize
 from vae_lightning.detection.statistics import Moments, Sample
 from vae_lightning.errors import UserError
+from vae_lightning.models import Autoencoder, Mixed
+from vae_lightning.models.networks import MLP
 from vae_lightning.recipe import build, describe
+from vae_lightning.scores import NegativeLogLikelihood, ReconstructionError
 
 CODES, GAPS = [0, 5, 0, 0, 3, 0], [0, 1, 3]  # amounts, a category, timestamps, skewed sums, a category, a constant
 NAN = float("nan")
@@ -234,3 +237,20 @@ def test_what_cannot_be_is_refused_in_one_line(apply, said) -> None:  # type: ig
     with pytest.raises(UserError, match=said) as error:
         apply()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_the_largest_numbers_are_scored(transform: str) -> None:
+    """Where training has seen one number alone, as where it has seen nearly the same ones."""
+    largest = torch.finfo(torch.float32).max
+    train = torch.stack([torch.zeros(40), 5 + 1e-6 * torch.arange(40.0).double(), torch.linspace(-1, 1, 40)], 1)
+    train[::3, 0] = NAN
+    columns = Columns([0, 0, 0], [0], transform)  # type: ignore[arg-type]
+    columns.fit([train])
+    far = columns(torch.tensor([[x] * 3 for x in (-largest, -2.9e38, 2.9e38, largest)]))
+    assert (far[:2, :3] < columns(train)[:, :3].amin(0)).all()
+    assert (far[2:, :3] > columns(train)[:, :3].amax(0)).all()
+    model = Autoencoder([columns.width], MLP([8]), 2, Mixed(), preprocessing=columns)
+    for score in (NegativeLogLikelihood(), ReconstructionError()):
+        assert (score(model, far) > score(model, columns(train)).max()).all()
+        assert score(model, far).isfinite().all()

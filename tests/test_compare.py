@@ -6,14 +6,13 @@ import csv
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from conftest import CONFIGS, SMALL
+from conftest import CONFIGS, SMALL, command
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
@@ -90,7 +89,7 @@ def test_two_processes_leave_the_same_test_scores(runs, tmp_path):
     (run / "test_scores.npz").unlink()
     line = f"test --ckpt_path {run}/checkpoints/best.ckpt --trainer.accelerator cpu --trainer.enable_progress_bar false"
     line += " --trainer.devices 2 --trainer.strategy ddp_fork --data.init_args.eval_batch_size 7"
-    done = subprocess.run([sys.executable, "-m", "vae_lightning", *line.split()], capture_output=True, text=True)
+    done = command(Path.cwd(), line.split())
     assert done.returncode == 0, done.stderr
     with np.load(run / "test_scores.npz") as double, np.load(runs / "beta_vae/version_0/test_scores.npz") as single:
         for label in (0, 1):

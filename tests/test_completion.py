@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, environment, kill
+from conftest import CONFIGS, command, environment, kill
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
@@ -203,7 +203,6 @@ def beta_vae() -> SyntheticMixture:
 
 def test_ctrl_c_and_a_kill_resume_to_the_bits_of_an_undisturbed_run(tmp_path: Path, run: Callable[[str], int]) -> None:
     line = LINE.format(CONFIGS / "beta_vae.yaml").split()
-    command = [sys.executable, "-m", "vae_lightning"]
     last = tmp_path / "lightning_logs/beta_vae/version_0/checkpoints/last.ckpt"
     silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
@@ -211,7 +210,7 @@ def test_ctrl_c_and_a_kill_resume_to_the_bits_of_an_undisturbed_run(tmp_path: Pa
         return torch.load(last, weights_only=True)["epoch"] if last.exists() else -1
 
     process = subprocess.Popen(
-        [*command, *line, "--trainer.max_epochs", "2000"],
+        [sys.executable, "-m", "vae_lightning", *line, "--trainer.max_epochs", "2000"],
         cwd=tmp_path,
         env=environment(),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would ignore it
@@ -245,8 +244,8 @@ def test_ctrl_c_and_a_kill_resume_to_the_bits_of_an_undisturbed_run(tmp_path: Pa
 def test_with_two_processes(tmp_path: Path) -> None:
     line = LINE.format(CONFIGS / "beta_vae.yaml").split()
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork", "--trainer.max_epochs", "6"]
-    command = [sys.executable, "-m", "vae_lightning", *line, *two]
-    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, timeout=300, capture_output=True)
+    done = command(tmp_path, [*line, *two])
+    assert done.returncode == 0, done.stderr
     folder = tmp_path / "lightning_logs/beta_vae/version_0/checkpoints"
     assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 5
     assert torch.load(folder / "best.ckpt", weights_only=True)["epoch"] == 3

@@ -530,3 +530,17 @@ def test_export_is_a_command(run: Callable[[str], int], small: Path, tmp_path: P
         assert error.startswith(f"error: {complaint}"), error
         assert error.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+class FarOut(Score):
+    """Whose logarithms of a sigmoid are those of numbers that single precision has not."""
+
+    def forward(self, model: Any, x: Tensor) -> Tensor:
+        return -torch.nn.functional.logsigmoid(-100 * x.abs().sum(1))
+
+
+def test_a_logarithm_of_next_to_nothing_is_exported(tmp_path: Path) -> None:
+    card = export(table_detector([FarOut()]), tmp_path / "detector.onnx")
+    assert card["checked"]["samples"] > 1000
+    scorer = Scorer(tmp_path / "detector.onnx")
+    assert np.isfinite(scorer(raw(50, 1).numpy())["score"]).all()

@@ -68,7 +68,7 @@ def test_a_page_runs_from_top_to_bottom(page: str, run, mnist_files, tmp_path: P
         elif kind == "python":
             exec(code, names)
         else:
-            for command in re.findall(r"^python -m vae_lightning (.*?)(?:  #.*)?$", code, re.M):
+            for command in re.findall(r"^(?:python -m vae_lightning|vae-lightning) (.*?)(?:  #.*)?$", code, re.M):
                 if not re.search("^(sweep|benchmark|compare)|gpu|--help", command):
                     args = shlex.split(small(command, mnist_files).format(configs=CONFIGS))
                     assert execute(args) == 0, command

@@ -28,8 +28,10 @@ from vae_lightning.scores import (
     LatentDensity,
     Mahalanobis,
     NegativeELBO,
+    Neighbours,
     ReconstructionError,
     Score,
+    Standardized,
     latent_features,
 )
 from vae_lightning.scores.whitening import ledoit_wolf, reservoir
@@ -227,6 +229,17 @@ def test_combined_is_the_mean_of_standard_scores(model: VAE, batches: list[Tenso
     equal.fit(model, batches, val)
     assert torch.cat([equal(model, x) for x in val]).mean().abs() < 1e-4
     assert equal(model, torch.cat(val)).std() > 0.5  # of two standard scores' mean, were they independent: 0.7
+
+
+@torch.no_grad()
+def test_standardized_is_in_standard_deviations_of_training_samples(model: VAE, batches: list[Tensor]) -> None:
+    train, x = torch.cat(batches), samples(20, 5)
+    score = Standardized(NegativeELBO())
+    score.fit(model, batches, [])
+    own = NegativeELBO()(model, train).numpy()
+    torch.testing.assert_close(score(model, x), (NegativeELBO()(model, x) - own.mean()) / own.std())
+    with pytest.raises(UserError, match="in standard deviations already"):
+        Standardized(Neighbours())
 
 
 def test_a_checkpoint_brings_nested_scores_back(tmp_path, model: VAE, batches: list[Tensor]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,9 +92,14 @@ class Decoder:
         """
         return self.decode(path)[0]
 
-    def decode(self, path: str | Path) -> tuple[np.ndarray, int]:
-        """The same, and how many channels the file itself has: 1 or 3."""
-        with _opened(path) as image:
+    def decode(self, path: str | Path, content: bytes | None = None) -> tuple[np.ndarray, int]:
+        """The same, and how many channels the file itself has: 1 or 3.
+
+        Args:
+            path: The file, or what messages call it.
+            content: Of the file, where it lies in memory.
+        """
+        with _opened(path, content) as image:
             own = channels_of(image)
             image.draft(None, (2 * max(self.size),) * 2)  # a large JPEG is decoded at a half, a quarter or an eighth
             image = _eight_bits(ImageOps.exif_transpose(image), self.white)
@@ -149,12 +155,12 @@ def _eight_bits(image: Image.Image, white: int) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """An image file; whatever goes wrong with it within is said in one line, which starts with its path."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL's, on what is decided here
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image:
                 if image.size[0] * image.size[1] > LARGEST:
                     raise Image.DecompressionBombError
                 frames = getattr(image, "n_frames", 1)
@@ -162,16 +168,17 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
                     raise UserError(f"holds {frames} images: save each as a file of its own")
                 yield image
     except Exception as error:  # PIL has no error of its own for the many ways in which a file can be none
-        raise UserError(f"{path}: {_reason(Path(path), error)}") from error
+        empty = not (Path(path).stat().st_size if content is None and Path(path).is_file() else content)
+        raise UserError(f"{path}: {_reason(error, empty)}") from error
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(error: Exception, empty: bool) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"has more than {LARGEST:,} pixels, as a decompression bomb has: scale it down, or leave it out"
     if isinstance(error, UnidentifiedImageError):
-        if not path.stat().st_size:
+        if empty:
             return "is empty, 0 bytes: replace it, or leave it out"
         return "is no PNG, JPEG, TIFF, BMP or WebP image: replace it, or leave it out"
     if isinstance(error, OSError) and error.strerror:

@@ -108,7 +108,7 @@ class _Detector(OutlierMixin, BaseEstimator):
         return np.where(self._scored(X).anomaly, -1, 1)
 
     def p_values(self, X: Any) -> np.ndarray:
-        """The share of normal rows that are at least as strange, float64 (n_samples,), in (0, 1]."""
+        """The share of normal rows that score at least as high, float64 (n_samples,), in (0, 1]."""
         return self._scored(X).p_value.astype(np.float64)
 
     def _scored(self, X: Any) -> Any:
@@ -145,7 +145,7 @@ class VAEDetector(_Detector):
     beta : float or Annealing, default=1.0
         Weight of the KL term.
     scores : list of Score, default=None
-        What counts as strange; the first one decides. None: the reconstruction error.
+        What counts as anomalous; the first one decides. None: the reconstruction error.
     max_epochs : int, default=50
         Epochs of training.
     batch_size : int, default=128

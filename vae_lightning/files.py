@@ -80,10 +80,10 @@ def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     write_whole(path, content.getvalue())
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file that is never seen half-written."""
     with whole(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager

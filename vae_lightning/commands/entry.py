@@ -58,10 +58,18 @@ def main(args: list[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     """Each command imports what it needs: torch takes seconds, and some can do without."""
+    if args[:1] == ["completion"]:
+        from . import completion
+
+        return completion.main(args[1:], main)
     if args[:1] == ["score"]:
         from . import score
 
         return score.main(args[1:])
+    if args[:1] == ["serve"]:
+        from . import serve
+
+        return serve.main(args[1:])
     from ..training import runs
     from ..training.quiet import be_quiet
 

@@ -13,7 +13,7 @@ FORMATS: dict[str, Format] = {"onnx": "onnx", "pt2": "pt2"}
 
 
 def main(args: list[str]) -> int:
-    """Export a checkpoint, and say what the check of the file came to; the exit code is 0.
+    """Export a checkpoint, and say how the check of the file ended; the exit code is 0.
 
     Raises:
         UserError: When there is no such checkpoint, or the file is not to be trusted; nothing is written then.

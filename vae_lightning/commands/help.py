@@ -12,10 +12,12 @@ COMMANDS = {  # the Trainer's
 STUDIES = {  # each with a parser of its own
     "benchmark": "train a configuration for each class and seed, and put its scores beside older methods",
     "compare": "put finished runs side by side: a table, ROC curves, training curves",
-    "diagnose": "what ails a finished run: codes, KL, decoder, training, scores, in one table",
+    "completion": "a script that completes commands and options in bash, zsh or tcsh",
+    "diagnose": "what is wrong with a finished run: codes, KL, decoder, training, scores, in one table",
     "export": "a checkpoint as one ONNX or pt2 file, compared with itself",
     "report": "a finished run as one HTML file: curves, figures, samples with their reasons, the self-check",
     "score": "a folder of files through a detector, file by file, here or on a cluster",
+    "serve": "a detector as a service: scores over HTTP",
     "sweep": "many runs over a grid or a search space, that survive any interruption",
 }
 

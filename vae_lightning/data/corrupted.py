@@ -1,4 +1,4 @@
-"""Corrupted images: what is strange although it comes from the same data set."""
+"""Corrupted images: what is anomalous although it comes from the same data set."""
 
 from __future__ import annotations
 

@@ -6,8 +6,6 @@ calibration's rows alone hold is as new to the detector as what comes later, or 
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -19,21 +17,20 @@ from ..detection.statistics import Moments
 from ..errors import UserError
 from ..schema import Column, Schema
 from .readers import Source
+from .words import Words
 
 MANY = 1000  # distinct numbers in a text column: it is one of numbers
-COUNTED = 100_000  # distinct values of a column that are counted; the rarest make room
 RARE = 10_000  # values beyond the levels whose names are kept
 FEW = 20  # rows, of which nothing is guessed
 TYPO = 0.01  # share of text among numbers below which it is a mistake
 COARSE = 1e-3  # of a standard deviation, which float32 must not round off
-DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?|\d\d?[./]\d\d?[./]\d{4}( \d\d:\d\d.*)?")
 LABELS = {"anomaly", "class", "is_anomaly", "is_outlier", "label", "labels", "outlier", "target", "y"}
 
 EMPTY = "no row that is trained on has a value: left out"
 IDENTIFIER = "different in each row, an identifier: left out; declare it categorical or numeric if it is none"
 DATES = "dates: left out; declare it as time to split by, or numeric to count its seconds"
 NESTED = "neither numbers nor text: left out"
-CONSTANT = "always the same in training: kept, so anything else will look strange; ignore it if that means nothing"
+CONSTANT = "always the same in training: kept, so anything else will look anomalous; ignore it if that means nothing"
 MIXED = "numbers and text: taken as categories"
 LABEL = "like a label by its name, and taken as a feature: declare it as label, or ignore it"
 
@@ -209,48 +206,3 @@ class Tally:
             columns=[self.name],
         ):
             pass
-
-
-class Words:
-    """How often each value of a column is there, in bounded memory.
-
-    Attributes:
-        counts: Of each; when there are too many, those that were there least are forgotten.
-        unique: Whether none has been there twice.
-    """
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.unique, self._full = True, False
-
-    def update(self, words: Any) -> None:
-        """Add a batch of text, some of it null."""
-        if self._full and self.unique:
-            return  # an identifier
-        for pair in words.drop_null().value_counts():
-            self.counts[pair["values"].as_py()] += pair["counts"].as_py()
-        self.unique = self.unique and max(self.counts.values(), default=1) == 1
-        if len(self.counts) > COUNTED:
-            self._full = True
-            self.counts = Counter(dict(self.counts.most_common(COUNTED // 2)))
-
-    def ordered(self) -> list[str]:
-        """The values, most frequent first, those that are as frequent in the order of the alphabet."""
-        return sorted(self.counts, key=lambda word: (-self.counts[word], word))
-
-    def dates(self) -> bool:
-        """Whether they are days or times, as far as their form goes."""
-        return all(DATE.fullmatch(word) for word in self.counts)
-
-    def text_share(self) -> float:
-        """The share of what is no number."""
-        numbers = sum(count for word, count in self.counts.items() if _is_number(word))
-        return 1 - numbers / sum(self.counts.values())
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

@@ -45,7 +45,7 @@ class Exported(nn.Module):
 def export(detector: Detector, path: str | Path, form: seal.Format = "onnx", canary: int = CANARY) -> dict[str, Any]:
     """Write a detector as ONNX or as a pt2 archive, once the written file is known to decide as the detector does.
 
-    It gets its name only then. Beside it lies its card, ``<name>.json``: the manifest, and what the check came to.
+    It gets its name only then. Beside it lies its card, ``<name>.json``: the manifest, and the result of the check.
 
     Args:
         detector: Calibrated, on the CPU.
@@ -144,10 +144,16 @@ def _traced(detector: Detector, manifest: Manifest) -> torch.export.ExportedProg
 def _onnx(program: torch.export.ExportedProgram, manifest: Manifest) -> bytes:
     try:
         import onnxruntime  # noqa: F401 (to check the file with)
-        import onnxscript  # noqa: F401
+        from onnxscript import opset18 as op
     except ImportError as error:
         raise UserError(f"export to ONNX needs {error.name}: pip install 'vae_lightning[export]'") from None
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(manifest.outputs)}
+
+    def log_sigmoid(x: Any) -> Any:
+        """Without the logarithm of 0 that torch's own translation takes below −88."""
+        return op.Neg(op.Softplus(op.Neg(x)))
+
+    names["custom_translation_table"] = {torch.ops.aten.log_sigmoid.default: log_sigmoid}
     exported = torch.onnx.export(program, dynamo=True, external_data=False, verbose=False, **names)
     assert exported is not None
     for node in exported.model.graph.all_nodes():
@@ -163,7 +169,7 @@ def _pt2(program: torch.export.ExportedProgram, manifest: Manifest) -> bytes:
 
 
 def _verified(detector: Detector, file: Path, form: seal.Format, rows: np.ndarray) -> verification.Verified:
-    """What the check of the written file came to."""
+    """The result of checking the written file."""
     content = file.read_bytes()
     seal.check(content, file)
     manifest, run = runners.onnx_runner(content, file) if form == "onnx" else runners.pt2_runner(content, file)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from ..data.delimited import MISSING
-from ..data.readers import Source, open_table
 from ..errors import UserError
-from ..schema import Column, Schema
-from .inputs import ImageInput, Input, Keep, TableInput
+from .export import manifest_of
+from .inputs import Keep
+from .opening import opened
 from .scoring import Answer, Summary, score_input
 from .writers import check_output
 
@@ -60,18 +57,9 @@ def predict_file(
     output, source = Path(output), Path(source)
     check_output(output)
     detector.check_calibrated()
-    prepares = detector.model.preprocessing
-    given: Input
-    if len(prepares.raw_shape(detector.model.input_shape)) > 1:
-        if append_columns or key is not None:
-            raise UserError(f"{source}: images have no columns: leave out append_columns and key")
-        given = ImageInput(source, detector.decoder)
-    else:
-        table, about = _table(detector, source, output, delimiter), detector.model.trained_on
-        key = about["id"] if key is None and about.get("id") in table.names else key
-        keep: Keep | None = None if not append_columns else "as they are" if output.suffix == ".csv" else "as numbers"
-        schema = detector.schema or _numbers(detector, table, key)
-        given = TableInput(table, schema, key, keep, prepares.takes_missing, about.get("beside") or ())
+    _check_apart(source, output)
+    keep: Keep | None = None if not append_columns else "as they are" if output.suffix == ".csv" else "as numbers"
+    given = opened(manifest_of(detector), source, key, keep, delimiter)
 
     def run(raw: Any) -> Answer:
         found = detector.run(raw)
@@ -83,22 +71,8 @@ def predict_file(
     return made
 
 
-def _table(detector: Detector, path: Path, output: Path, delimiter: str | None) -> Source:
-    """The input, read as the training table was."""
-    if path.resolve() == output.resolve():
+def _check_apart(source: Path, output: Path) -> None:
+    if source.resolve() == output.resolve():
         raise UserError(f"{output}: is the input: give another name")
-    if path.is_dir() and path.resolve() == output.resolve().parent:
-        raise UserError(f"{output}: lies among the parts of {path}: give another folder")
-    about = detector.model.trained_on
-    return open_table(path, delimiter or about.get("delimiter"), about.get("missing") or MISSING)
-
-
-def _numbers(detector: Detector, table: Source, key: str | None) -> Schema:
-    """Of a detector that was trained on an array: its columns by their names, or by their order if they have none."""
-    prepares = detector.model.preprocessing
-    names = detector.columns or [name for name in table.names if name not in (key, table.label)]
-    (width,) = prepares.raw_shape(detector.model.input_shape)
-    if len(names) != width:
-        what = f"has {len(names)} columns, and the detector takes {width}, whose names it does not know"
-        raise UserError(f"{table.name}: {what}: leave the others out, or name the one that tells rows apart as the key")
-    return Schema(tuple(map(Column, names)), "float64" if torch.float64 in prepares.dtypes else "float32")
+    if source.is_dir() and source.resolve() == output.resolve().parent:
+        raise UserError(f"{output}: lies among the parts of {source}: give another folder")

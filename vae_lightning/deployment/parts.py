@@ -8,13 +8,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..data.delimited import MISSING
-from ..data.readers import holds_table, open_table
+from ..data.readers import holds_table
 from ..errors import UserError
 from ..imagefiles import images_below
-from ..schema import Column, Schema
-from .inputs import ImageInput, Input, TableInput
+from .inputs import ImageInput, Input
 from .manifest import Manifest
+from .opening import opened
 from .scorer import Scorer
 from .scoring import Answer, score_input
 
@@ -104,41 +103,24 @@ def is_finished(part: Part) -> bool:
 
 def score_part(scorer: Scorer, part: Part) -> Scored:
     """Score a part; what is wrong with it is said and not raised, for the others' sake."""
-    first = scorer.manifest.scores[0]
+    first, *_ = names = list(scorer.manifest.scores)
 
     def run(x: np.ndarray) -> Answer:
         found = scorer.run(x)
         return {first: found["score"], **found}
 
     try:
-        made = score_input(
-            opened(scorer.manifest, Path(part.source)), run, list(scorer.manifest.scores), Path(part.output)
-        )
+        made = score_input(_opened(scorer.manifest, Path(part.source)), run, names, Path(part.output))
     except UserError as error:
         text = str(error)
         return Scored(part.source, error=text if part.source in text else f"{part.source}: {text}")
     return Scored(part.source, made.rows, made.anomalies, tuple(made.notes))
 
 
-def opened(manifest: Manifest, source: Path) -> Input:
-    """A file, or the images of one folder, read as what the detector was trained on.
-
-    Raises:
-        UserError: When it cannot be read, or lacks a column.
-    """
-    if len(manifest.shape) > 1:
-        images = ImageInput(source, manifest.decoder, workers=0)
-        images.paths = [path for path in images.paths if path.parent == source]
-        images.rows = len(images.paths)
-        return images
-    about = manifest.trained_on
-    table = open_table(source, about.get("delimiter"), about.get("missing") or MISSING)
-    key = about["id"] if about.get("id") in table.names else None
-    schema = manifest.schema
-    if schema is None:
-        names = [name for name in table.names if name not in (key, table.label)]
-        if len(names) != manifest.shape[0]:
-            what = f"has {len(names)} columns, and the detector takes {manifest.shape[0]}, whose names it does not know"
-            raise UserError(f"{table.name}: {what}: leave the others out")
-        schema = Schema(tuple(map(Column, names)), "float64" if manifest.dtype == "float64" else "float32")
-    return TableInput(table, schema, key, None, manifest.missing, about.get("beside") or ())
+def _opened(manifest: Manifest, source: Path) -> Input:
+    """A file; or the images of a folder, and not of those in it, which are parts of their own."""
+    given = opened(manifest, source, workers=0)
+    if isinstance(given, ImageInput):
+        given.paths = [path for path in given.paths if path.parent == source]
+        given.rows = len(given.paths)
+    return given

@@ -5,17 +5,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import UserError
-from ..schema import Schema
+from ..schema import Encoded, Schema
 from . import runners, seal
 from .manifest import Manifest
 from .tolerance import TOLERANCE, difference
 
+if TYPE_CHECKING:
+    from ..detection import Detector
+    from ..detection.explainer import Explainer
+    from ..detection.explanation import Explanation
+
 BATCH_SIZE = 1024  # samples at once, as the Detector's
+# neither its reconstructions nor its gradients are in the file, and nothing is told that is not the detector's own
+NO_REASONS = "an exported file gives scores and no reasons: explanations need the checkpoint that it was made of"
 
 
 class Scorer:
@@ -30,6 +37,7 @@ class Scorer:
 
     Attributes:
         manifest: What the detector takes and gives.
+        detector: Of a checkpoint; None for an exported file.
 
     Raises:
         UserError: When the file is damaged, of another version or no detector, or lacks a package that it needs.
@@ -37,8 +45,9 @@ class Scorer:
 
     def __init__(self, path: str | Path, threads: int | None = None, batch_size: int = BATCH_SIZE) -> None:
         self.path, self.batch_size = str(path), batch_size
-        self.manifest, self._run = _opened(path, threads)
+        self.manifest, self._run, self.detector = _opened(path, threads)
         self._noted: set[str] = set()
+        self._explainer: Explainer | None = None
 
     @property
     def schema(self) -> Schema | None:
@@ -65,6 +74,20 @@ class Scorer:
         parts = [self._run(x[start : start + self.batch_size]) for start in range(0, len(x), self.batch_size)]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.manifest.outputs}
 
+    def explain(self, x: np.ndarray) -> Explanation:
+        """Why samples that :meth:`encode` gave score as they do, by the score that decides.
+
+        Raises:
+            UserError: For an exported file.
+        """
+        if self._explainer is None:
+            if self.detector is None:
+                raise UserError(f"{self.path}: {NO_REASONS}")
+            from ..detection.explainer import Explainer
+
+            self._explainer = Explainer(self.detector)
+        return self._explainer(x)
+
     def encode(self, samples: Any, first_row: int = 0) -> np.ndarray:
         """Samples as the graph takes them, (N, *shape) of the manifest's dtype.
 
@@ -77,15 +100,20 @@ class Scorer:
             UserError: When samples have the wrong shape, type or columns; for infinite numbers, and for missing ones
                 where the detector was trained on none.
         """
+        found: Encoded = self.encoded(samples, first_row)
+        self._note(found.unknown, found.extra)
+        x: np.ndarray = found.x
+        return x
+
+    def encoded(self, samples: Any, first_row: int = 0) -> Encoded:
+        """The same, with what is worth a note in place of a warning."""
         if self.schema is not None:
             found = self.schema.encode_array(samples, first_row)
-            self._note(found.unknown, found.extra)
-            x = found.x
         else:
-            x = self._array(samples)
-        if x.dtype.kind == "f":
-            self._check_numbers(x, first_row)
-        return x
+            found = Encoded(self._array(samples), {}, [])
+        if found.x.dtype.kind == "f":
+            self._check_numbers(found.x, first_row)
+        return found
 
     def check(self) -> None:
         """Score the few samples that the file holds.
@@ -125,7 +153,7 @@ class Scorer:
             warnings.warn(note, stacklevel=4)
 
 
-def _opened(path: str | Path, threads: int | None) -> tuple[Manifest, runners.Runner]:
+def _opened(path: str | Path, threads: int | None) -> tuple[Manifest, runners.Runner, Detector | None]:
     file = Path(path)
     content = file.read_bytes() if file.is_file() else b""
     if file.suffix not in (".onnx", ".pt2") and seal.sealed_as(content) is None:
@@ -133,11 +161,11 @@ def _opened(path: str | Path, threads: int | None) -> tuple[Manifest, runners.Ru
     if not file.is_file():
         raise UserError(f"{file}: there is no such file: give what `export` has written, or a checkpoint")
     if seal.check(content, file) == "onnx":
-        return runners.onnx_runner(content, file, threads)
-    return runners.pt2_runner(content, file)
+        return *runners.onnx_runner(content, file, threads), None
+    return *runners.pt2_runner(content, file), None
 
 
-def _checkpoint(path: str | Path) -> tuple[Manifest, runners.Runner]:
+def _checkpoint(path: str | Path) -> tuple[Manifest, runners.Runner, Detector]:
     try:
         import torch
     except ImportError:
@@ -155,4 +183,4 @@ def _checkpoint(path: str | Path) -> tuple[Manifest, runners.Runner]:
         named = {"score": found.score.numpy(), "p_value": found.p_value.numpy(), "anomaly": found.anomaly.numpy()}
         return {**named, **{name: each[name] for name in manifest.scores[1:]}}
 
-    return manifest, run
+    return manifest, run, detector

@@ -19,7 +19,7 @@ BATCHES = 1, 2, 7, 1000
 
 
 class Verified(NamedTuple):
-    """What a comparison came to.
+    """The result of a comparison.
 
     Attributes:
         samples: How many were compared, in batches of several sizes, each twice.

@@ -7,7 +7,8 @@ Stands on ``scores``; knows no training and no data module. A model is anything 
 from .columns import Columns
 from .conformal import benjamini_hochberg
 from .detector import Detector
-from .explanation import Explainer, Explanation
+from .explainer import Explainer
+from .explanation import Explanation
 from .graph import Scores
 from .preprocessing import Images, Preprocessing, Standardize, Unchanged
 from .thresholds import Conformal, LeakingPercentile, Percentile, Threshold

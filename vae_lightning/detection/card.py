@@ -1,4 +1,4 @@
-"""What a detector is, for the eye: its card as text and as HTML."""
+"""What a detector is, for people: its card as text and as HTML."""
 
 from __future__ import annotations
 

@@ -7,16 +7,15 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from scipy.stats import norm
 from torch import Tensor
 
 from ..errors import UserError
+from . import transforms
 from .preprocessing import Preprocessing, as_double
 from .statistics import Moments, Sample
 
 Transform = Literal["none", "quantile", "blend", "log"]
-KNOTS = 129  # of the quantile transform: one every sixteenth of a standard deviation
-TINY = torch.finfo(torch.float32).tiny
+FARTHEST = 1e6  # standard deviations; squares of what is farther out, added up over columns, are soon beyond float32
 
 
 class Columns(Preprocessing):
@@ -36,6 +35,8 @@ class Columns(Preprocessing):
     ``blend`` is the sum of that normal score and the standardised number, brought to unit variance: distances then see
     both what is far away and what is rare. Of a column that is constant in training another value is as rare as n rows
     can tell: ±Φ⁻¹(1 − 1/2n) from one unit on.
+
+    Prepared numbers end at ±10⁶: 3e38 where training has seen 0 alone is strange, and its score a number all the same.
 
     The same number gives the same bits as float32 or float64, whatever the batch.
 
@@ -149,16 +150,18 @@ class Columns(Preprocessing):
         values = [sample.column(i) for i in range(len(self.numbers))]
         values = [column if len(column) else np.zeros(1) for column in values]
         if self.transform == "log":
-            scales = np.array([_scale(column) for column in values])
+            scales = np.array([transforms.log_scale(column) for column in values])
             self._set(scale=torch.from_numpy(scales))
-            values = [_log(torch.from_numpy(column / s)).numpy() for column, s in zip(values, scales, strict=True)]
-            mean, std = (torch.cat(part) for part in zip(*map(_moments, values), strict=True))
+            values = [
+                transforms.log(torch.from_numpy(column / s)).numpy() for column, s in zip(values, scales, strict=True)
+            ]
+            mean, std = (torch.cat(part) for part in zip(*map(transforms.moments, values), strict=True))
         else:
             mean, std = moments.mean, moments.std
         if not (good := mean.float().isfinite() & std.float().isfinite()).all():
             column = self.numbers[int((~good).nonzero()[0])]
             raise UserError(f"Columns: column {column} holds infinity, or numbers beyond float32")
-        std = torch.where(std.float() < TINY, 1.0, std)
+        std = torch.where(std.float() < transforms.TINY, 1.0, std)
         self._set(mean=mean, mean_low=mean - mean.float().double(), std=std)
         medians = torch.tensor([np.median(column) for column in values], dtype=torch.float64) - mean
         if self.transform in ("quantile", "blend"):
@@ -168,7 +171,7 @@ class Columns(Preprocessing):
             self._set(fill=medians.float() / self.std.cpu())
 
     def _fit_knots(self, values: list[np.ndarray]) -> None:
-        lines = [_normal_score_lines(column, self.transform == "blend") for column in values]
+        lines = [transforms.normal_score_lines(column, self.transform == "blend") for column in values]
         knots, heights, slopes = (torch.from_numpy(np.stack(part)) for part in zip(*lines, strict=True))
         low = torch.where(knots.isfinite(), knots - knots.float().double(), 0.0)
         self._set(knots=knots, knots_low=low, heights=heights, slopes=slopes)
@@ -195,7 +198,7 @@ class Columns(Preprocessing):
         exact = torch.float32 if numbers.device.type == "mps" else torch.float64  # which has no double
         x = numbers.to(exact)
         if self.transform == "log":
-            x = _log(x / self.scale.to(exact))
+            x = transforms.log(x / self.scale.to(exact))
         centred = (
             (x - self.mean) - self.mean_low if exact == torch.float32 else x - (self.mean.double() + self.mean_low)
         )
@@ -203,7 +206,7 @@ class Columns(Preprocessing):
             x = self._normal_scores(centred / self.std.to(exact))
         else:
             x = centred.float() / self.std
-        return torch.where(numbers.isnan(), self.fill, x)
+        return torch.where(numbers.isnan(), self.fill, x.clamp(-FARTHEST, FARTHEST))
 
     # And back
 
@@ -227,95 +230,13 @@ class Columns(Preprocessing):
         """Prepared numbers, float64 (B, numbers), as they were."""
         if not self.numbers:
             return numbers
-        mean = as_double(self.mean) + as_double(self.mean_low)
         if self.transform in ("quantile", "blend"):
             knots = as_double(self.knots) + as_double(self.knots_low)
-            heights, slopes = as_double(self.heights), as_double(self.slopes)
-            ends = heights[:, 1:].masked_fill(knots.isinf(), torch.inf).contiguous()
-            line = torch.searchsorted(ends, numbers.T.contiguous(), right=True)
-            start, slope = knots.gather(1, (line - 1).clamp_min(0)), slopes.gather(1, line)
-            further = (numbers.T - heights.gather(1, line)) / slope
-            numbers = (start + further.where(slope != 0, 0.0)).T  # level beyond what says nothing: where it begins
-        x = numbers * as_double(self.std) + mean
+            numbers = transforms.back(numbers, knots, as_double(self.heights), as_double(self.slopes))
+        x = numbers * as_double(self.std) + (as_double(self.mean) + as_double(self.mean_low))
         return x.sinh() * as_double(self.scale) if self.transform == "log" else x
 
     def _normal_scores(self, x: Tensor) -> Tensor:
         """Standardised numbers (B, numbers) → float32 (B, numbers)."""
         knots = self.knots.to(x) + self.knots_low.to(x)
-        if torch.compiler.is_compiling():  # true under export as well: ONNX has no searchsorted
-            line = (knots <= x.unsqueeze(-1)).sum(-1)
-        else:
-            line = torch.searchsorted(knots, x.T.contiguous(), right=True).T
-        line = torch.where(x.isnan(), 0, line)
-        start = knots.T.gather(0, (line - 1).clamp_min(0))
-        heights, slopes = (self.heights.to(x).T.gather(0, line), self.slopes.to(x).T.gather(0, line))
-        return (heights + slopes * (x - start)).float()
-
-
-def _scale(column: np.ndarray) -> float:
-    """From where on asinh(x / scale) is the logarithm."""
-    sizes = np.abs(column[column != 0])
-    if not len(sizes):
-        return 1.0
-    signs = column.min() >= 0 or column.max() <= 0
-    return max(float(np.quantile(sizes, 0.05 if signs else 0.5)), float(TINY))
-
-
-def _moments(column: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, (1,) each, exact for what is constant."""
-    moments = Moments()
-    moments.update(torch.from_numpy(column)[:, None])
-    return moments.mean, moments.std
-
-
-def _log(x: Tensor) -> Tensor:
-    """asinh, of operations that file formats have in double precision."""
-    size = x.abs()
-    return x.sign() * (size + (size.square() + 1).sqrt()).log()
-
-
-def _normal_score_lines(values: np.ndarray, blend: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Knots (129), and the height of a line where it begins and its slope (130) before, between and after them."""
-    n = len(values)
-    end = norm.ppf(1 - 0.5 / n) if n > 1 else 0.0
-    scores = np.linspace(-end, end, KNOTS)
-    quantiles = np.quantile(values, (np.arange(KNOTS) == KNOTS - 1) + norm.cdf(scores) * (abs(scores) < end))
-    found, tied = np.unique(quantiles.round(12), return_inverse=True)  # no slope is beyond float32
-    at = np.bincount(tied, scores) / np.bincount(tied)  # of equal numbers, the middle
-    if blend:
-        return _blended_lines(values, found)
-    middle = int(np.abs(at).argmin())
-    outer = [_slope(found, at, middle, 0), *(np.diff(at) / np.diff(found)), _slope(found, at, middle, len(found) - 1)]
-    return _padded(found, at, np.array(outer))
-
-
-def _blended_lines(values: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same of the sum of normal score and number, brought to unit variance: with the same knots, linear as well.
-
-    The normal scores are those of exact mid-ranks, and go on beyond the training's range as the number does.
-    """
-    values, n = np.sort(values).round(12), len(values)
-    if len(found) == 1:  # any other value is as rare as what n rows have not shown; nobody knows its scale
-        end = norm.ppf(1 - 0.5 / n)
-        return _padded(found + np.array([-1.0, 1.0]), end * np.array([-1.0, 1.0]), np.array([0.0, end, 0.0]))
-    ranks = (np.searchsorted(values, found, "left") + np.searchsorted(values, found, "right")) / 2
-    at = found + norm.ppf(ranks / n)
-    spread = np.interp(values, found, at).std()
-    slopes = np.array([2.0, *(np.diff(at) / np.diff(found)), 2.0])
-    return _padded(found, at / spread, slopes / spread)
-
-
-def _padded(found: np.ndarray, at: np.ndarray, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Knots, heights and slopes, filled up to as many for each column."""
-    knots, heights, slopes = np.full(KNOTS, np.inf), np.zeros(KNOTS + 1), np.zeros(KNOTS + 1)
-    knots[: len(found)] = found
-    heights[: len(found) + 1] = at[[0, *range(len(found))]]
-    slopes[: len(found) + 1] = lines
-    return knots, heights, slopes
-
-
-def _slope(knots: np.ndarray, at: np.ndarray, middle: int, end: int) -> float:
-    """From the middle to an end; where they are the same, from end to end; of a single knot, 1."""
-    if middle == end:
-        middle = len(knots) - 1 - end
-    return 1.0 if middle == end else float((at[end] - at[middle]) / (knots[end] - knots[middle]))
+        return transforms.along(x, knots, self.heights.to(x), self.slopes.to(x)).float()

@@ -29,7 +29,7 @@ SLACK = 1e-12  # what a probability of scipy may be off by
 
 
 def p_values(calibration: Tensor, scores: Tensor) -> Tensor:
-    """The share p = (1 + #{c ≥ s}) / (n + 1) of samples that are at least as strange as this one, itself among them.
+    """The share p = (1 + #{c ≥ s}) / (n + 1) of samples that score at least as high as this one, itself among them.
 
     For exchangeable scores P(p ≤ t) ≤ t for every t (Vovk et al. 2005). Ties count against an alarm. Infinities are
     ordered and tied like numbers; NaN is above no score and gets the smallest p, 1 / (n + 1).

@@ -19,7 +19,8 @@ from ..imagefiles import batches, paths_of
 from ..schema import Schema
 from ..scores.maps import Mapped
 from . import card, conformal, storage
-from .explanation import Explainer, Explanation
+from .explainer import Explainer
+from .explanation import Explanation
 from .graph import Graph, Scores
 from .modes import evaluating
 from .rows import Draw
@@ -32,7 +33,7 @@ BATCH_SIZE = 1024  # samples at once; data modules evaluate with as many
 class Detector:
     """Takes raw samples, as they stand in a table or an image file, to scores, p-values and decisions.
 
-    A sample is an alarm when it is stranger than the threshold, which was fitted on normal samples that neither the
+    A sample is an alarm when its score is above the threshold, which was fitted on normal samples that neither the
     weights nor the scores have seen. With :class:`~vae_lightning.detection.thresholds.Conformal`, the default, at most
     a share α of new normal samples raise an alarm on average; its docstring says what is guaranteed, and of what.
 
@@ -98,7 +99,7 @@ class Detector:
 
     @property
     def mapped(self) -> list[str]:
-        """Those of its scores that say of each pixel of an image how strange it is, see :meth:`maps`."""
+        """Those of its scores that say of each pixel of an image how anomalous it is, see :meth:`maps`."""
         return [name for name, score in self.model.scores.items() if isinstance(score, Mapped)]
 
     @property
@@ -227,7 +228,7 @@ class Detector:
 
     @torch.no_grad()
     def maps(self, x: Any, name: str | None = None) -> Any:
-        """float32 (N, height, width): how strange each pixel of images is, by the first score that says so, or another.
+        """float32 (N, height, width): how anomalous each pixel is, by the first score that has a map, or another.
 
         Raises:
             UserError: When no score does, or the one that is named.
@@ -243,7 +244,7 @@ class Detector:
         return maps if isinstance(x, Tensor) else maps.numpy()
 
     def p_values(self, x: Any) -> Any:
-        """float32 (N,): how rare a normal sample is that is at least as strange, see :class:`Scores`."""
+        """float32 (N,): the share of normal samples that score at least as high, see :class:`Scores`."""
         return self(x).p_value
 
     def predict(self, x: Any, alpha: float | None = None, fdr: float | None = None) -> Any:

@@ -18,8 +18,8 @@ class Scores(NamedTuple):
     """What a detector says of B samples.
 
     Attributes:
-        score: float32 (B,), of the score that decides; higher is stranger.
-        p_value: float32 (B,), in (0, 1]: the share of normal samples that are at least as strange, see
+        score: float32 (B,), of the score that decides; higher is more anomalous.
+        p_value: float32 (B,), in (0, 1]: the share of normal samples that score at least as high, see
             :func:`~vae_lightning.detection.conformal.p_values`.
         anomaly: bool (B,), the decision.
         each: Every score by its name, float32 (B,).

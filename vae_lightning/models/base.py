@@ -33,7 +33,7 @@ class AnomalyModel(Recorded, Steps):
 
     Args:
         input_shape: Of one prepared sample; the command line takes it from the data.
-        scores: What counts as strange; the first one decides. Copied.
+        scores: What counts as anomalous; the first one decides. Copied.
         threshold: From scores of normal calibration samples to a decision. Copied, once for each score.
         preprocessing: From raw samples to what the network sees; None takes the data module's. Copied.
         optimizer: Of all parameters. Optimisers that have a fused implementation use it.

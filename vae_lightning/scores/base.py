@@ -1,4 +1,4 @@
-"""What every score keeps to: a function of a model and a batch, higher is stranger."""
+"""What every score promises: a function of a model and a batch, higher is more anomalous."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ class Score(Fitted):
 
     Attributes:
         requires: Methods that a model must have to be scored.
+        unit: Of the score, for axes and tables; empty where it has none.
         export_refusal: Why it cannot be part of an exported file, in one line; None if it can.
     """
 
     requires: tuple[str, ...] = ("reconstruct",)
+    unit = ""
     export_refusal: str | None = None
 
     def check(self, model: nn.Module) -> None:

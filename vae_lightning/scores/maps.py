@@ -1,4 +1,4 @@
-"""Scores that say of each pixel of an image how strange it is, for defects that are small beside the image."""
+"""Scores that say of each pixel of an image how anomalous it is, for defects that are small beside the image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Mapped(Score):
 
     @abstractmethod
     def maps(self, model: Any, x: Tensor) -> Tensor:
-        """How strange each pixel is: (B, C, H, W) → (B, H, W)."""
+        """How anomalous each pixel is: (B, C, H, W) → (B, H, W)."""
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         return self.maps(model, x).flatten(1).amax(1)

@@ -100,7 +100,7 @@ class Neighbours(Score):
             first: The place of x[0] among the rows, if x are rows: each is then left out of its own neighbours.
         """
         # squared distances less ‖a‖², which changes no order; only those to the nearest are then summed term by term
-        squares = self.rows.square().sum(1) - 2 * x @ self.rows.T
+        squares = torch.addmm(self.rows.square().sum(1), x, self.rows.T, alpha=-2)
         if first is not None:
             squares.diagonal(first).fill_(torch.inf)
         count = min(max(self.k, self.local), len(self.rows) - (first is not None))

@@ -16,7 +16,7 @@ from sklearn.svm import OneClassSVM
 from ..data import AnomalyDataModule, Loader
 from ..detection import Preprocessing
 
-Scores = Callable[[np.ndarray, np.ndarray], np.ndarray]  # training (N, D), test (M, D) -> (M,), higher is stranger
+Scores = Callable[[np.ndarray, np.ndarray], np.ndarray]  # training (N, D), test (M, D) -> (M,), high is anomalous
 
 CAPACITY = 10_000  # training samples of the support vector machine at most: its cost grows with their square
 

@@ -38,7 +38,7 @@ class Run:
     Attributes:
         folder: Where it lies.
         settings: Its configuration on one level: ``model.network.hidden: [400]``.
-        metrics: What it came to, with ``epochs`` and ``seconds``.
+        metrics: Its outcome, with ``epochs`` and ``seconds``.
         unset: Of its classes' arguments, those left at a default of None.
     """
 

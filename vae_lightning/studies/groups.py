@@ -93,7 +93,7 @@ def telling(groups: list[Group]) -> list[str]:
 
 
 def _column(values: list[Any]) -> list[str]:
-    """Values for the eye, classes without their modules where that is enough to tell them apart."""
+    """Values for people, classes without their modules where that is enough to tell them apart."""
     full = [str(value) for value in values]
     short = [re.sub(r"^(?:[A-Za-z_]\w*\.)+([A-Z]\w*)$", r"\1", text) for text in full]
     return short if len(set(short)) == len(set(full)) else full

@@ -22,7 +22,7 @@ SEED = "seed_everything"
 
 @dataclass
 class Opened:
-    """A run's folder with what it came to.
+    """A run's folder with its outcome.
 
     Attributes:
         run: Settings, metrics, curves.

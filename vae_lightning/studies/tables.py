@@ -183,5 +183,5 @@ def _differences(methods: list[str], ranks: list[float], values: np.ndarray) -> 
     groups = [" = ".join(methods[i] for i in group) for group in alike(np.array(ranks), difference)]
     return [
         f"Friedman p = {friedman(values):.1g}; critical difference of ranks (Nemenyi, α = 0.05): {difference:.2f}. "
-        f"Not told apart: {'; '.join(groups) or 'none'}."
+        f"No significant difference: {'; '.join(groups) or 'none'}."
     ]

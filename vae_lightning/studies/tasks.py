@@ -36,7 +36,7 @@ class Task(Protocol):
         """What it makes lies there."""
 
     def do(self, cli: Any) -> str:
-        """Do it, or go on with it; what it came to, in a line."""
+        """Do it, or go on with it; its result, in a line."""
 
     def interrupted(self) -> None:
         """Record that it was stopped: nobody's fault."""

@@ -1,4 +1,4 @@
-"""What ails a trained model: collapsed codes, a decoder that ignores them, a training cut short, an idle score.
+"""What is wrong with a trained model: collapsed codes, a decoder that ignores them, a short training, an idle score.
 
 Pure functions: the figures first, then what they mean in plain words, with cause and remedy.
 """

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..data import AnomalyDataModule
@@ -23,6 +22,7 @@ from ..detection.detector import Detector
 from ..errors import UserError
 from ..models import AnomalyModel
 from . import checkpoints, runs
+from .board import Board
 from .callbacks.kept import KeepBest
 from .diagnosis import Diagnosis, diagnose
 from .quiet import quietly
@@ -33,7 +33,7 @@ OFTEN = r".* cannot be reached.*; nothing raises an alarm"  # thresholds are fit
 
 @dataclass(repr=False)
 class Run:
-    """What a training came to.
+    """The outcome of a training.
 
     Attributes:
         detector: With the weights of the best validation epoch, calibrated for them.
@@ -81,7 +81,7 @@ class Run:
         return runs.numbers(self.trainer.callback_metrics)
 
     def diagnose(self) -> Diagnosis:
-        """What ails the model: codes that say nothing, a training cut short, a score that tells no more than ‖x‖, …"""
+        """What is wrong with the model: unused codes, a training cut short, a score that says no more than ‖x‖, …"""
         with quietly():
             return diagnose(self.detector.model, self.data, self.history)
 
@@ -99,7 +99,7 @@ def fit(
 ) -> Run:
     """Train a model, keep its best validation epoch, and test that once if the data has a test part.
 
-    It is what the command ``fit`` does, and comes to the same weights. The global random state is left as it was.
+    It is what the command ``fit`` does, and ends with the same weights. The global random state is left as it was.
 
     Args:
         model: Trained in place. As it was constructed, its weights are drawn anew, from ``seed``: the same call gives
@@ -177,7 +177,7 @@ def _trainer(
     callbacks = [*listed(given.get("callbacks")), *own]
     defaults: dict[str, Any] = {"logger": False, "devices": 1, "num_sanity_val_steps": 0}
     if folder is not None:
-        defaults["logger"] = TensorBoardLogger(folder.parent, "", folder.name, default_hp_metric=False)
+        defaults["logger"] = Board(folder.parent, "", folder.name, default_hp_metric=False)
         callbacks += checkpoints.callbacks(folder=folder / "checkpoints")
     defaults["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     defaults |= {"enable_progress_bar": verbose, "enable_model_summary": False} | _placed(device, given)

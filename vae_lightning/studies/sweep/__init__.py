@@ -1,6 +1,6 @@
-"""A sweep: what its file says, who runs which trial, what they came to.
+"""A sweep: what its file says, who runs which trial, their results.
 
-``plan_file`` reads a ``plan``; ``trials`` hands out each ``trial`` to one process; ``points`` are what they came to,
+``plan_file`` reads a ``plan``; ``trials`` hands out each ``trial`` to one process; ``points`` are their results,
 for ``report`` and ``pictures``; ``command`` puts it together. The ledger is Optuna's study in its ``storage``: nothing
 else says what is done and what is left.
 """

@@ -107,7 +107,7 @@ class Plan:
 
 
 def label(value: Any, digits: int = 12) -> str:
-    """A value for the eye: ``0.5``, ``Linear(start=0, stop=1)``."""
+    """A value for people: ``0.5``, ``Linear(start=0, stop=1)``."""
     if isinstance(value, dict) and "class_path" in value:
         inside = ", ".join(f"{k}={label(v, digits)}" for k, v in (value.get("init_args") or {}).items())
         return f"{value['class_path'].rsplit('.', 1)[-1]}({inside})"

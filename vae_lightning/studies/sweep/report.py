@@ -1,4 +1,4 @@
-"""What a sweep came to: a table, ``results.csv`` and pictures, all out of the study."""
+"""The results of a sweep: a table, ``results.csv`` and pictures, all out of the study."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def _reaching(plan: Plan) -> Iterator[None]:
 
 
 def tell(study: optuna.Study, trial: optuna.Trial, values: list[float] | None, **attrs: Any) -> None:
-    """Record what a trial came to; without values it was pruned."""
+    """Record a trial's result; without values it was pruned."""
     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # taken over while suspended
         for name, value in attrs.items():
             trial.set_user_attr(name, value)
