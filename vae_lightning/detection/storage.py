@@ -29,13 +29,16 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("vae_lightning", "torch", "lightning")}
 
 
-def find(path: str | Path, which: str = "best", runs: str | Path = "lightning_logs") -> Path:
+def find(
+    path: str | Path, which: str = "best", runs: str | Path = "lightning_logs", experiment: str | None = None
+) -> Path:
     """The checkpoint that is meant.
 
     Args:
         path: A file; a run's folder; or ``best`` or ``last``, of the newest run.
         which: Of a run's folder: ``best``, or else ``last`` where there is no best one; or ``last``.
         runs: The folder of all runs, ``<runs>/<experiment>/version_<n>``.
+        experiment: Of whose runs the newest one is; None: of all.
 
     Raises:
         UserError: When there is none.
@@ -43,7 +46,7 @@ def find(path: str | Path, which: str = "best", runs: str | Path = "lightning_lo
     if which not in ("best", "last"):
         raise UserError(f"which = {which} is neither best nor last")
     if str(path) in ("best", "last"):
-        return newest(str(path), Path(runs))
+        return newest(str(path), Path(runs), experiment)
     path = Path(path)
     if path.is_dir():
         for name in dict.fromkeys((which, "last")):
