@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
+from typing import Any
 
 from ..errors import UserError, one_line
 from .held import begun, held_back
 from .shipped import with_shipped
+
+ROOM = "the last good checkpoint is whole: make room, and go on with --ckpt_path last"
 
 
 def main(args: list[str] | None = None) -> int:
@@ -70,9 +74,11 @@ def _run(args: list[str]) -> int:
     from ..training.quiet import be_quiet
 
     be_quiet()
+    threading.excepthook = _of_thread
     try:
         return _run_with_torch(args[:1], args[1:])
     finally:
+        threading.excepthook = threading.__excepthook__
         if not begun():
             runs.abandon()
         runs.release()
@@ -119,6 +125,12 @@ def _run_with_torch(command: list[str], rest: list[str]) -> int:
     return 0
 
 
+def _of_thread(what: Any) -> None:
+    """TensorBoard's thread that cannot write: the run itself says so at its own next file."""
+    if not issubclass(what.exc_type, OSError):
+        threading.__excepthook__(what)
+
+
 def _first_here() -> bool:
     """Whether this is the only process on its machine, or the first of those that share a run: all say the same."""
     return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
@@ -132,6 +144,6 @@ def user_message(error: BaseException) -> str | None:
     if torch and isinstance(error, torch.multiprocessing.ProcessRaisedException):  # of a process of a strategy's
         name, _, message = str(error).strip().splitlines()[-1].partition(": ")
         return message if name.endswith("UserError") else None
-    if isinstance(error, OSError) and error.filename:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else f"{error.strerror} ({ROOM})"
     return None

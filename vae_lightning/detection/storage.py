@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 from ..files import whole
 from ..recipe import build
 
@@ -158,9 +158,20 @@ def _try_out(model: Any) -> None:
 
 
 def write(content: dict[str, Any], path: Path) -> None:
-    """Write beside the target and then rename: a process killed at any moment leaves the old file or the new one."""
-    with whole(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+    """Write beside the target and then rename: a process killed at any moment leaves the old file or the new one.
+
+    Raises:
+        UserError: When there is no room, or no folder any more; what was there before is whole.
+    """
+    try:
+        with whole(path) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:  # torch says something about positions where the disk is full
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        said = cause.strerror if isinstance(cause, OSError) else one_line(error)
+        raise UserError(f"{path}: cannot be written ({said}): what was there before is whole") from error
 
 
 def _is_old(content: dict[str, Any]) -> bool:

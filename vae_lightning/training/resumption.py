@@ -31,7 +31,7 @@ class LastCheckpoint(Checkpoint):
         self.folder, self.every_n_steps = folder, every_n_steps
         self._steps = self._saved = 0  # optimiser steps up to the last batch, and up to the last save
         self._within: dict[str, Any] | None = None  # at the end of a batch after which to save: how far the loops are
-        self._saving = False
+        self._saving = self._kept = False  # whether a file is being written, and whether there is one
 
     @property
     def path(self) -> Path:
@@ -72,9 +72,11 @@ class LastCheckpoint(Checkpoint):
             return
         for logger in trainer.loggers:
             logger.save()  # what is logged up to here stays, whatever happens to this process
-        self._saving = True
+        if self._kept and not self.path.is_file():
+            raise UserError(f"{self.path.parent.parent}: its files have been removed while it was being trained")
+        self._saving = self._kept = True
         try:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)  # with all that is needed to go on; said, or it asks
         finally:
             self._saving = False
         self._saved = trainer.global_step
