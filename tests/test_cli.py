@@ -44,11 +44,10 @@ def test_tensorboard_shows_scalars_images_histograms_hparams_and_the_projector(f
         for kind, names in tags.items():
             names.update(events.Tags()[kind])
         plugins.update(events.summary_metadata[tag].plugin_data.plugin_name for tag in events.summary_metadata)
-    assert {"train/loss", "train/mse", "train/kl", "train/beta", "val/auroc", "val/f1", "test/auroc"} <= tags["scalars"]
-    assert {"hp/val_auroc", "hp/val_f1"} <= tags["scalars"]
-    assert {"scores", "latent"} <= tags["images"]
-    assert {"scores/normal", "scores/anomalous"} <= tags["histograms"]
-    assert "hparams" in plugins
+    assert {"train/loss", "train/mse", "train/kl", "train/beta", "val/auroc", "val/f1"} <= tags["scalars"]
+    assert {"view/scores", "view/latent"} <= tags["images"]
+    assert {"view/scores_normal", "view/scores_anomalous"} <= tags["histograms"]
+    assert {"hparams", "custom_scalars", "text"} <= plugins
     assert (fitted / "projector_config.pbtxt").is_file()
 
 
@@ -65,7 +64,7 @@ def test_test_and_predict_use_the_very_detector_of_the_checkpoint(run, fitted, c
     before = (fitted / "config.yaml").read_text()
     capsys.readouterr()
     assert run(f"test --ckpt_path {fitted}/checkpoints/best.ckpt --trainer.enable_progress_bar false") == 0
-    printed = dict(re.findall(r"^(\S+) +(-?[\d.]+)$", capsys.readouterr().out, re.M))
+    printed = dict(re.findall(r"^ *(\S+) +(-?[\d.]+)$", capsys.readouterr().out, re.M))
     assert float(printed["auroc"]) == pytest.approx(results["test/auroc"], abs=1e-4)
     assert float(printed["threshold"]) == pytest.approx(results["test/threshold"], abs=1e-4)
 
@@ -84,7 +83,7 @@ def test_other_scores_can_be_had_from_one_checkpoint(run, fitted, capsys):
     line = f"test --ckpt_path {fitted}/checkpoints/best.ckpt --trainer.enable_progress_bar false"
     assert run(line + " --model.init_args.scores=[NegativeLogLikelihood]") == 0
     out, err = capsys.readouterr()
-    printed = dict(re.findall(r"^(\S+) +(-?[\d.]+)$", out, re.M))
+    printed = dict(re.findall(r"^ *(\S+) +(-?[\d.]+)$", out, re.M))
     results = json.loads((fitted / "results.json").read_text())["metrics"]
     # with the mean squared error as likelihood it is the reconstruction error times the number of features
     assert float(printed["auroc"]) == pytest.approx(results["test/auroc"], abs=1e-4)
@@ -185,7 +184,7 @@ def test_two_processes_validate_as_one(run, fitted, tmp_path):
     single = command(tmp_path, line.split())
     double = command(tmp_path, [*line.split(), "--trainer.devices", "2", "--trainer.strategy", "ddp_fork"])
     assert double.returncode == 0, double.stderr
-    values = [dict(re.findall(r"^(\S+) +(-?[\d.]+)$", done.stdout, re.M)) for done in (single, double)]
+    values = [dict(re.findall(r"^ *(\S+) +(-?[\d.]+)$", done.stdout, re.M)) for done in (single, double)]
     assert float(values[0]["auroc"]) == pytest.approx(float(values[1]["auroc"]), abs=1e-6)
     for name in ("average_precision", "f1", "precision", "recall", "threshold"):
         assert values[0][name] == values[1][name], name
@@ -361,7 +360,7 @@ def test_a_leaking_threshold_is_to_be_had_by_name_and_marked(run, fitted, capsys
     line = f"test --ckpt_path {fitted}/checkpoints/best.ckpt --trainer.enable_progress_bar false"
     assert run(line + " --model.init_args.threshold LeakingPercentile") == 0
     out = capsys.readouterr().out
-    printed = dict(re.findall(r"^(\S+) +(-?[\d.]+)$", out, re.M))
+    printed = dict(re.findall(r"^ *(\S+) +(-?[\d.]+)$", out, re.M))
     assert "fitted on test samples" in out
     normal, hits = 118, round(float(printed["recall"]) * 2)  # of the 120 test samples two are anomalies
     assert float(printed["precision"]) == pytest.approx(hits / (hits + round(0.05 * normal)), abs=1e-4)

@@ -250,7 +250,7 @@ def test_killed_between_training_and_results_a_trial_is_whole_again(here):
     (trial.folder / "results.json").unlink()
     assert trial.train(CLI)["metrics"] == whole["metrics"]
     trial.values = {BETA: 0.7}
-    with pytest.raises(UserError, match="trial_000 holds a trial with other values"):
+    with pytest.raises(UserError, match=r"trial_000_beta=0.5 holds a trial with other values"):
         trial.train(CLI)
 
 

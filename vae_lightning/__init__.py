@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .batch import ANOMALY, NORMAL
-    from .data import MNIST, AnomalyDataModule, Arrays, Corrupted, Digits, FashionMNIST, Images, Part, SyntheticMixture
+    from .data import (
+        MNIST,
+        AnomalyDataModule,
+        Arrays,
+        Corrupted,
+        Digits,
+        FashionMNIST,
+        Images,
+        Part,
+        SyntheticMixture,
+        SyntheticTextures,
+    )
     from .detection import Conformal, Detector, Percentile, Scores
     from .errors import UserError
     from .estimators import AutoencoderDetector, VAEDetector
-    from .models import IWAE, VAE, AnomalyModel, Autoencoder
+    from .models import IWAE, VAE, AnomalyModel, Autoencoder, Grid
     from .models.likelihoods import Bernoulli, Gaussian, MeanSquaredError
     from .models.networks import MLP, Conv
     from .training.fitting import Run, fit
@@ -33,12 +44,13 @@ _HOMES = {
         "FashionMNIST",
         "Images",
         "SyntheticMixture",
+        "SyntheticTextures",
         "Part",
     ),
     "detection": ("Conformal", "Detector", "Percentile", "Scores"),
     "errors": ("UserError",),
     "estimators": ("AutoencoderDetector", "VAEDetector"),
-    "models": ("IWAE", "VAE", "AnomalyModel", "Autoencoder"),
+    "models": ("IWAE", "VAE", "AnomalyModel", "Autoencoder", "Grid"),
     "models.likelihoods": ("Bernoulli", "Gaussian", "MeanSquaredError"),
     "models.networks": ("MLP", "Conv"),
     "training.fitting": ("Run", "fit"),
@@ -66,6 +78,7 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "Gaussian",
+    "Grid",
     "Images",
     "MeanSquaredError",
     "Part",
@@ -73,6 +86,7 @@ __all__ = [
     "Run",
     "Scores",
     "SyntheticMixture",
+    "SyntheticTextures",
     "Trainer",
     "UserError",
     "VAEDetector",

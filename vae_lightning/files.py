@@ -79,10 +79,10 @@ def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     write_whole(path, content.getvalue())
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file that is never seen half-written."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
 
 

@@ -54,6 +54,10 @@ def main(args: list[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     """Each command imports what it needs: torch takes seconds, and some can do without."""
+    if args[:1] == ["completion"]:
+        from . import completion
+
+        return completion.main(args[1:], main)
     if args[:1] == ["score"]:
         from . import score
 

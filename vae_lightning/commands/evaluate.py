@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..training import runs
+from ..training.callbacks.pictures import axis_name
 from .prepare import prepare
 
 
@@ -21,4 +22,4 @@ def after(cli: Any) -> None:
     if cli.trainer.is_global_zero and not cli.tries:
         metrics = runs.numbers(cli.trainer.callback_metrics)
         notes = [f"checkpoint   {cli.settings.ckpt_path}", *runs.cautions(cli.model, metrics, tested=True)]
-        print(runs.table(metrics, cli.folder, notes))
+        print(runs.table(metrics, cli.folder, notes, axis_name(cli.model.detector)))

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..training import runs
 from ..training.callbacks.metrics import SCORES
+from ..training.callbacks.pictures import axis_name
 from .prepare import prepare
 
 
@@ -36,4 +37,5 @@ def after(cli: Any) -> None:
         runs.write_results(cli.folder, epochs, seconds, metrics)
         notes = [f"{epochs} epochs in {seconds:.1f} s; train and val are the last epoch's, test is the kept weights'"]
         notes += [f"kept         {kept}"] if kept else []
-        print(runs.table(metrics, cli.folder, [*notes, *runs.cautions(cli.model, metrics, tested)]))
+        notes += runs.cautions(cli.model, metrics, tested)
+        print(runs.table(metrics, cli.folder, notes, axis_name(cli.model.detector)))

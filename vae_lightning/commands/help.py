@@ -12,6 +12,7 @@ COMMANDS = {  # the Trainer's
 STUDIES = {  # each with a parser of its own
     "benchmark": "train a configuration for each class and seed, and put its scores beside older methods",
     "compare": "put finished runs side by side: a table, ROC curves, training curves",
+    "completion": "a script that completes commands and options in bash, zsh or tcsh",
     "diagnose": "what is wrong with a finished run: codes, KL, decoder, training, scores, in one table",
     "export": "a checkpoint as one ONNX or pt2 file, compared with itself",
     "report": "a finished run as one HTML file: curves, figures, samples with their reasons, the self-check",

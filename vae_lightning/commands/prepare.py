@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from ..detection import storage
 from ..errors import UserError, blaming
 from ..training import checkpoints, runs
+from ..training.board import Board
 from ..training.callbacks import Checked
 from ..training.rehearsal import rehearse
 from .held import begin
@@ -41,11 +41,10 @@ def prepare(cli: Any) -> None:
     if cli.tries:
         return
     cli.folder = _claim(cli, folder)
-    if not cli.trainer.loggers:
-        # the whole path: a run resumed under another one would forget its best checkpoint
-        *_, experiment, version = cli.folder.resolve().parts
-        root = cli.folder.resolve().parent.parent
-        cli.trainer.logger = TensorBoardLogger(root, experiment, version, default_hp_metric=False)
+    # the whole path: a run resumed under another one would forget its best checkpoint
+    *_, experiment, version = cli.folder.resolve().parts
+    board = Board(cli.folder.resolve().parent.parent, experiment, version, default_hp_metric=False)
+    cli.trainer.loggers = [board, *cli.trainer.loggers]  # the first one says where checkpoints and pictures go
     if getattr(cli.trainer.strategy.launcher, "_start_method", None):  # this process only waits for others
         begin()
 

@@ -21,6 +21,7 @@ from .likelihood import (
 from .maps import Mapped, PatchError
 from .neighbours import Neighbours
 from .noise import sample_noise
+from .patches import PatchEnergy
 from .pathway import NAP, SAP, differences
 from .reconstruction import ReconstructionError
 from .standardized import Standardized
@@ -40,6 +41,7 @@ __all__ = [
     "NegativeELBO",
     "NegativeLogLikelihood",
     "Neighbours",
+    "PatchEnergy",
     "PatchError",
     "ReconstructionError",
     "ReconstructionProbability",

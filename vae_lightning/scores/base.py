@@ -22,10 +22,12 @@ class Score(Fitted):
 
     Attributes:
         requires: Methods that a model must have to be scored.
+        unit: Of the score, for axes and tables; empty where it has none.
         export_refusal: Why it cannot be part of an exported file, in one line; None if it can.
     """
 
     requires: tuple[str, ...] = ("reconstruct",)
+    unit = ""
     export_refusal: str | None = None
 
     def check(self, model: nn.Module) -> None:

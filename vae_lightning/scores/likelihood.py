@@ -25,6 +25,7 @@ class NegativeLogLikelihood(Score):
     """−log p(x | z = E[z | x]) in nats: the reconstruction's, under the model's own likelihood."""
 
     requires = ("encode", "decode")
+    unit = "nats"
 
     def forward(self, model: Any, x: Tensor) -> Tensor:
         return -model.likelihood.log_prob(model.decode(model.encode(x)), x)
@@ -42,6 +43,7 @@ class NegativeELBO(Score):
     """
 
     requires = ("posterior", "decode", "kl")
+    unit = "nats"
 
     def __init__(self, samples: int = 0, seed: int = 0) -> None:
         super().__init__()
@@ -76,6 +78,7 @@ class ImportanceWeighted(Score):
     """
 
     requires = ("posterior", "log_weights")
+    unit = "nats"
 
     def __init__(self, k: int = 50, seed: int = 0) -> None:
         super().__init__()
@@ -120,6 +123,7 @@ class ReconstructionProbability(Score):
     """
 
     requires = ("posterior", "decode")
+    unit = "nats"
 
     def __init__(self, samples: int = 10, seed: int = 0) -> None:
         super().__init__()
@@ -152,6 +156,7 @@ class LikelihoodRegret(Score):
     """
 
     requires = ("posterior", "decode", "kl")
+    unit = "nats"
     export_refusal = "it optimises a posterior for each sample, and an exported graph computes no gradients"
 
     def __init__(self, steps: int = 50, lr: float = 0.05, samples: int = 4, seed: int = 0) -> None:
@@ -212,6 +217,8 @@ class InputComplexity(Score):
     """
 
     export_refusal = "it compresses each sample, which no graph of tensor operations can"
+
+    unit = "nats"
 
     def __init__(self, score: Score | None = None, compressor: Literal["png", "zlib"] = "png") -> None:
         super().__init__()

@@ -13,6 +13,8 @@ from .contributions import Contributions, parts
 class ReconstructionError(Score):
     """‖x − x̂‖² / D: the mean squared error of each sample's reconstruction from the posterior mean."""
 
+    unit = "mean over features"
+
     def forward(self, model: Any, x: Tensor) -> Tensor:
         return (x - model.reconstruct(x)).square().flatten(1).mean(1)
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..files import write_csv, write_whole
 from ..training import runs
 from ..training.callbacks.metrics import SCORES
+from . import benchmark_pictures
 from .markdown import markdown_table
 
 PROTOCOLS = {"one_class": "one class is normal", "leave_one_class_out": "one class is the anomaly"}
@@ -71,7 +72,8 @@ def report(folder: Path) -> list[str]:
     write_whole(folder / "results.md", "\n".join(lines) + "\n")
     head = ["data", "protocol", "class", "method", "seed", "auroc", "epochs", "seconds"]
     write_csv(folder / "results.csv", [head, *(vars(row).values() for row in found)])
-    return [*lines, "", *(f"wrote        {folder / f'results.{kind}'}" for kind in ("csv", "md"))]
+    written = [folder / "results.csv", folder / "results.md", *benchmark_pictures.write(folder, found)]
+    return [*lines, "", *(f"wrote        {path}" for path in written)]
 
 
 def table(found: list[Row]) -> list[str]:

@@ -32,7 +32,7 @@ def main(args: list[str]) -> int:
     options = parser().parse_args(args)
     groups = group([read(folder) for folder in find(options.runs)])
     lines = {g.label: g.runs for g in groups}
-    areas = {g.label: f"AUROC {_cell('auroc', s)}" for g in groups if (s := g.statistics("test/auroc"))}
+    areas = {g.label: f"AUROC {_cell(s, 4)}" for g in groups if (s := g.statistics("test/auroc"))}
     pictures = {
         "roc.png": roc({label: [run.scores for run in runs] for label, runs in lines.items()}, areas),
         "curves.png": training({label: [run.curves for run in runs] for label, runs in lines.items()}),
@@ -81,19 +81,27 @@ def markdown(groups: list[Group]) -> str:
     """The table for people; settings that only come with an object that it names are left to the CSV file."""
     metrics, differing = columns(groups), telling(groups)
     rows = [["run", *differing, "n", *("time / s" if name == "seconds" else name for name in metrics)]]
+    digits = {name: _digits(name, groups) for name in metrics}
     for g in groups:
         cells = [g.name, *(g.differences[key] for key in differing), str(len(g.runs))]
-        rows.append([*cells, *(_cell(name, g.statistics(name)) for name in metrics)])
+        rows.append([*cells, *(_cell(g.statistics(name), digits[name]) for name in metrics)])
     spread = "± is the standard deviation over n seeds; train and val are of the last epoch, test of the kept weights."
     return "\n".join([*markdown_table(rows), "", spread, ""])
 
 
-def _cell(name: str, statistics: tuple[float, float] | None) -> str:
+def _digits(name: str, groups: list[Group]) -> int:
+    """After the point, the same for a whole column."""
+    means = [found[0] for g in groups if (found := g.statistics(name))]
+    if name == "epochs" and all(mean == round(mean) for mean in means):
+        return 0
+    return 1 if name in ("seconds", "epochs") else 2 if max(map(abs, means), default=0) >= 10 else 4
+
+
+def _cell(statistics: tuple[float, float] | None, digits: int) -> str:
     if statistics is None:
         return ""
     mean, std = statistics
-    digits = 1 if name == "seconds" else 0 if name == "epochs" and mean == round(mean) else 2 if abs(mean) >= 10 else 4
-    return f"{mean:.{digits}f}" + ("" if np.isnan(std) or (name == "epochs" and not std) else f" ± {std:.{digits}f}")
+    return f"{mean:.{digits}f}" + ("" if np.isnan(std) or (digits == 0 and not std) else f" ± {std:.{digits}f}")
 
 
 def table(groups: list[Group]) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..data import AnomalyDataModule
@@ -23,6 +22,7 @@ from ..detection.detector import Detector
 from ..errors import UserError
 from ..models import AnomalyModel
 from . import checkpoints, runs
+from .board import Board
 from .callbacks.kept import KeepBest
 from .diagnosis import Diagnosis, diagnose
 from .quiet import quietly
@@ -177,7 +177,7 @@ def _trainer(
     callbacks = [*listed(given.get("callbacks")), *own]
     defaults: dict[str, Any] = {"logger": False, "devices": 1, "num_sanity_val_steps": 0}
     if folder is not None:
-        defaults["logger"] = TensorBoardLogger(folder.parent, "", folder.name, default_hp_metric=False)
+        defaults["logger"] = Board(folder.parent, "", folder.name, default_hp_metric=False)
         callbacks += checkpoints.callbacks(folder=folder / "checkpoints")
     defaults["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     defaults |= {"enable_progress_bar": verbose, "enable_model_summary": False} | _placed(device, given)

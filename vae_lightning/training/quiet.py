@@ -17,19 +17,24 @@ IDLE_WARNINGS = (
 )
 
 
-class Advertisement(logging.Filter):
-    """Keeps Lightning's tips out."""
+CHATTY = "utilities.rank_zero", "trainer.connectors.checkpoint_connector"  # of lightning.pytorch
+
+
+class Chatter(logging.Filter):
+    """Keeps out Lightning's tips, and a line on `weights_only` for each checkpoint that is written."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return "💡" not in record.getMessage()
+        message = record.getMessage()
+        return "💡" not in message and "`weights_only` was not set" not in message
 
 
-ADVERTISEMENT = Advertisement()
+CHATTER = Chatter()
 
 
 def be_quiet() -> None:
     """From now on, in this process."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(ADVERTISEMENT)
+    for name in CHATTY:
+        logging.getLogger(f"lightning.pytorch.{name}").addFilter(CHATTER)
     for pattern in IDLE_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
 

@@ -23,6 +23,8 @@ from .callbacks.metrics import flatten
 VARIABLE = "VAE_LIGHTNING_RUN"  # tells processes that a strategy launches which folder the first one has claimed
 LOCK = ".lock"  # held by the process that trains in a folder; says who that is
 RESULTS = "results.json"  # written last: its presence says that the run was finished
+TERMS = "loss", "objective", "bce", "mse", "nll", "kl", "beta"  # sums over features, means over samples
+DECISIONS = "auroc", "average_precision", "f1", "precision", "recall", "false_alarm_rate", "threshold"
 
 _held: list[IO[str]] = []  # an open file keeps its lock
 _claimed: list[Path] = []  # the folder that this process has made for its run
@@ -137,8 +139,8 @@ def cautions(model: Any, metrics: Mapping[str, float], tested: bool) -> list[str
 
 
 def numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Logged metrics as numbers, those for the hparams tab left out."""
-    return {name: float(value) for name, value in metrics.items() if not name.startswith("hp/")}
+    """Logged metrics as numbers."""
+    return {name: float(value) for name, value in metrics.items()}
 
 
 class Record(Callback):
@@ -179,14 +181,30 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
-def table(metrics: dict[str, float], folder: Path, notes: list[str]) -> str:
-    """What a run came to, for the eye: terms by splits, where it lies, how to look at it."""
+def table(metrics: dict[str, float], folder: Path, notes: list[str], score: str = "the score") -> str:
+    """What a run came to, for people: terms by splits, where it lies, how to look at it.
+
+    Args:
+        metrics: ``<split>/<name>``.
+        folder: The run's.
+        notes: Lines below the figures.
+        score: The one that decides, with its unit: the threshold is in it.
+    """
     splits = [split for split in ("train", "val", "test") if any(name.startswith(f"{split}/") for name in metrics)]
     names = dict.fromkeys(name.partition("/")[2] for name in metrics if name.partition("/")[0] in splits)
-    rows = [["", *splits]]
-    for name in names:
-        values = (metrics.get(f"{split}/{name}") for split in splits)
-        rows.append([name, *("" if value is None else _number(value) for value in values)])
-    width = max(len(row[0]) for row in rows)
-    lines = ["", *(f"{row[0]:<{width}}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows), "", *notes]
-    return "\n".join([*lines, f"run          {folder}", f"look         tensorboard --logdir {folder.parent.parent}"])
+    parts = {
+        "nats, summed over the features of a sample": [name for name in names if name in TERMS],
+        f"decisions by {score}": [name for name in names if name in DECISIONS],
+        "AUROC of each score": [name for name in names if name.startswith("auroc/")],
+    }
+    parts["others"] = [name for name in names if not any(name in part for part in parts.values())]
+    width = max(map(len, names), default=0) + 2
+    lines = ["", f"{'':<{width}}" + "".join(f"{split:>12}" for split in splits)]
+    for title, part in parts.items():
+        lines += [title] if part else []
+        for name in part:
+            values = (metrics.get(f"{split}/{name}") for split in splits)
+            cells = "".join(f"{'' if value is None else _number(value):>12}" for value in values)
+            lines.append(f"{'  ' + name.removeprefix('auroc/'):<{width}}{cells}".rstrip())
+    lines += ["", *notes, f"run          {folder}", f"look         tensorboard --logdir {folder.parent.parent}"]
+    return "\n".join(lines)

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.states import RunningStage
 
@@ -18,7 +18,7 @@ from ..models import AnomalyModel
 from .callbacks.completion import Completion
 from .callbacks.metrics import DetectionMetrics
 from .callbacks.pixels import PixelMetrics
-from .callbacks.progress import Lines
+from .callbacks.progress import Bar, Lines, Summary
 from .checkpoints import AtomicCheckpointIO
 from .lean import NoProfiler, lean
 from .limits import check_settings, check_strategy
@@ -57,6 +57,7 @@ class Trainer(pl.Trainer):
         last = [] if any(isinstance(c, Completion) for c in given) else [Completion()]
         bars = [c for c in given if isinstance(c, ProgressBar) and not any(c is one for one in asked_for)]
         given = [_bar() if c in bars else c for c in given]
+        given = [Summary() if type(c) is ModelSummary and c not in asked_for else c for c in given]
         # metrics before those that monitor them, completion after saving
         self.callbacks: Any = [*own, Resumption(), *given, *last]
 
@@ -93,7 +94,7 @@ class Trainer(pl.Trainer):
 def _bar() -> ProgressBar:
     """A bar where it can be redrawn, on a terminal or in a notebook; elsewhere lines."""
     # redrawn at each step it would slow small nets down
-    return TQDMProgressBar(refresh_rate=50) if sys.stdout.isatty() or _in_notebook() else Lines()
+    return Bar(refresh_rate=50) if sys.stdout.isatty() or _in_notebook() else Lines()
 
 
 def _in_notebook() -> bool:

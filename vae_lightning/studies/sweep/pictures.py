@@ -66,6 +66,15 @@ def _ticks(values: list[str]) -> list[str]:
     return [value.replace("(", "\n(", 1).replace(", ", ",\n") for value in values]
 
 
+def _brief(values: list[str], most: int = 14) -> tuple[list[str], str]:
+    """Long values cut down to their classes, which then are told apart by letters; and the line that explains them."""
+    heads = [value.partition("(")[0] if len(value) > most else value for value in values]
+    names = [head if heads.count(head) == 1 else f"{head} {chr(97 + i)}" for i, head in enumerate(heads)]
+    told = [f"{name}: {value}" for name, value, head in zip(names, values, heads, strict=True) if head != value]
+    shown = [name if head != value else value for name, value, head in zip(names, values, heads, strict=True)]
+    return shown, "; ".join(told)
+
+
 def _slant(values: list[str]) -> dict[str, Any]:
     """Long labels side by side would run into each other."""
     wide = max(len(line) for value in _ticks(values) for line in value.split("\n"))
@@ -74,10 +83,8 @@ def _slant(values: list[str]) -> dict[str, Any]:
 
 def heatmap(plan: Plan, found: list[Point], keys: list[str], metric: str) -> Figure:
     """A metric over a grid: the first key goes up, the combinations of all others go across."""
-    y, x = (
-        _values(plan, keys[0]),
-        [", ".join(some) for some in itertools.product(*(_values(plan, k) for k in keys[1:]))],
-    )
+    y = _values(plan, keys[0])
+    x = [", ".join(some) for some in itertools.product(*(_values(plan, k) for k in keys[1:]))]
     grid = np.full((len(y), len(x)), np.nan)
     for point in found:
         up, *across = (label(point.values[key]) for key in keys)
@@ -92,9 +99,11 @@ def heatmap(plan: Plan, found: list[Point], keys: list[str], metric: str) -> Fig
         axis.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
     axis.set(xticks=range(len(x)), yticks=range(len(y)), ylabel=short(keys[0], keys))
     axis.set_xlabel(", ".join(short(key, keys) for key in keys[1:]))
-    axis.set_xticklabels(_ticks(x), **_slant(x))
-    axis.set_yticklabels(_ticks(y))
-    axis.set_title(f"Sweep {plan.study}: {metric}{_over(found)}", fontsize=10)
+    (across_, note_x), (up_, note_y) = _brief(x), _brief(y)
+    axis.set_xticklabels(_ticks(across_), **_slant(across_))
+    axis.set_yticklabels(_ticks(up_))
+    notes = "".join(f"\n{note}" for note in (note_y, note_x) if note)
+    axis.set_title(f"Sweep {plan.study}: {metric}{_over(found)}{notes}", fontsize=10)
     figure.colorbar(image, label=_named(plan, metric))
     return figure
 
@@ -125,6 +134,7 @@ def scatter(plan: Plan, found: list[Point], keys: list[str], metric: str) -> Fig
 def curves(plan: Plan, found: list[Point], keys: list[str], metrics: list[str]) -> Figure:
     """Metrics against the last key, a line for each value of the first; bars are standard deviations over seeds."""
     x = _values(plan, keys[-1])
+    brief, note = _brief(x)
     lines = _values(plan, keys[0]) if len(keys) == 2 else [""]
     columns = min(3, len(metrics))
     height = -(-len(metrics) // columns)
@@ -144,14 +154,14 @@ def curves(plan: Plan, found: list[Point], keys: list[str], metrics: list[str]) 
             axis.errorbar(at, mean, error, fmt=marker, color=colour, capsize=3, label=name)
         axis.set(xticks=range(len(x)), xlabel=short(keys[-1], keys), ylabel=_unit(plan, metric))
         axis.set_title(metric, fontsize=9)
-        axis.set_xticklabels(_ticks(x), **_slant(x))
+        axis.set_xticklabels(_ticks(brief), **_slant(brief))
         axis.grid(alpha=0.3)
     for axis in list(figure.axes)[len(metrics) :]:
         axis.remove()
     if len(keys) == 2:
-        figure.axes[0].legend(fontsize=8)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     bars = "; bars: standard deviation" if _over(found) else ""
-    figure.suptitle(f"Sweep {plan.study}{_over(found)}{bars}", fontsize=10)
+    figure.suptitle(f"Sweep {plan.study}{_over(found)}{bars}" + (f"\n{note}" if note else ""), fontsize=10)
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import threading
 import time
@@ -46,7 +47,12 @@ class Trial:
 
     @property
     def folder(self) -> Path:
-        return self.plan.folder / f"trial_{self.slot:03d}"
+        """Its name ends in the trial's values, which tell runs apart in TensorBoard."""
+        name = f"trial_{self.slot:03d}"
+        values = ",".join(f"{short(key, self.plan.search)}={label(value, 4)}" for key, value in self.values.items())
+        new = f"{name}_{re.sub(r'[^-+.,=()A-Za-z0-9_]', '', values)[:80]}"
+        there = (path for path in self.plan.folder.glob(f"{name}*") if path.name.partition("_")[2][:3] == name[6:])
+        return next(there, self.plan.folder / new)
 
     def __str__(self) -> str:
         values = (f"{short(key, self.plan.search)}={label(value, 4)}" for key, value in self.values.items())

@@ -17,9 +17,10 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.mixture import GaussianMixture
 
-from ...colours import CLASS_COLOURS, CLASS_MARKERS
+from ...colours import BLACK, CLASS_COLOURS, CLASS_MARKERS
 from ...data import ANOMALY, NORMAL, Loader
 from ...errors import UserError
+from ..board import VIEW
 
 
 class LatentMixture(Callback):
@@ -143,9 +144,11 @@ def clusters_in(
     names: np.ndarray,
     classes: list[str],
 ) -> Figure:
-    """Test samples in the plane (N, 2): by true class on the left, by their cluster's class on the right."""
-    figure = Figure(figsize=(12.5, 5.2), layout="constrained")
-    true, found = figure.subplots(1, 2, sharex=True, sharey=True)
+    """Test samples in the plane (N, 2): by true class, by their cluster's class, and one against the other."""
+    figure = Figure(figsize=(16.5, 5.2), layout="constrained")
+    true, found, table = figure.subplots(1, 3)
+    found.sharex(true)
+    found.sharey(true)
     for c in np.unique([*target, *names]):
         scatter(true, points[target == c], c, classes[c] if c >= 0 else "no class")
         scatter(found, points[names[clusters] == c], c, "")
@@ -155,9 +158,25 @@ def clusters_in(
         found.annotate(text, centre, ha="center", va="center", weight="bold", bbox=box)
     true.set(title="True classes", xlabel="principal component 1", ylabel="principal component 2")
     found.set(title="Clusters, by the class that each was given", xlabel="principal component 1")
-    figure.legend(*true.get_legend_handles_labels(), loc="outside right center", markerscale=2)
+    confusion(table, target, names[clusters], classes)
+    figure.legend(*true.get_legend_handles_labels(), loc="outside left center", markerscale=2)
     figure.suptitle(f"Gaussian mixture on the latent means of {len(points):,} test samples")
     return figure
+
+
+def confusion(axis: Axes, target: np.ndarray, given: np.ndarray, classes: list[str]) -> None:
+    """Which class the samples of each class (N,) were given (N,), in percent of the class; no class is the last."""
+    rows = np.unique(target)
+    columns = [*np.unique([*target, *given[given >= 0]]), *([-1] if (given < 0).any() else [])]
+    share = np.array([[(given[target == row] == column).mean() for column in columns] for row in rows])
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(share):
+        if value >= 0.005:
+            axis.text(j, i, f"{value:.0%}", ha="center", va="center", color="white" if value > 0.5 else "black", size=8)
+    named = ["none" if c < 0 else classes[c].split(" ")[0] for c in columns]
+    axis.set_xticks(range(len(columns)), named, rotation=45 if max(map(len, named)) > 4 else 0)
+    axis.set_yticks(range(len(rows)), [classes[c].split(" ")[0] for c in rows])
+    axis.set(title="Confusion: true classes by row, in percent", xlabel="class of the cluster")
 
 
 def apart(places: np.ndarray, distance: float) -> np.ndarray:
@@ -191,6 +210,8 @@ def latent_map(pca: np.ndarray, tsne: np.ndarray, target: np.ndarray, label: np.
 
 def scatter(axis: Axes, points: np.ndarray, index: int, title: str) -> None:
     color, marker = CLASS_COLOURS[index % len(CLASS_COLOURS)], CLASS_MARKERS[index % len(CLASS_MARKERS)]
+    if index < 0:  # no class
+        color, marker = BLACK, "P"
     axis.scatter(points[:, 0], points[:, 1], s=13, alpha=0.6, color=color, marker=marker, linewidths=0, label=title)
 
 
@@ -203,4 +224,4 @@ def show(trainer: Trainer, name: str, figure: Figure) -> None:
         figure.savefig(folder / f"{name}.png", dpi=110)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(name, figure, trainer.global_step, close=False)
+            logger.experiment.add_figure(VIEW + name, figure, trainer.global_step, close=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
+import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
-from ...data import NORMAL, Batch
+from ...data import NORMAL, AnomalyDataModule, Batch
 from ...detection import Threshold
+from ..board import Board
 
 SCORES = "test_scores.npz"
 
@@ -88,8 +89,8 @@ class DetectionMetrics(Callback):
 
     ``<split>/auroc``, ``average_precision``, ``f1``, ``precision``, ``recall``, ``threshold`` and ``false_alarm_rate``,
     the share of normal samples that raise an alarm, are the first score's; with several scores,
-    ``<split>/auroc/<score>`` are each one's. Without anomalies in a split, what needs them is left out. The hparams tab
-    of TensorBoard shows the last validation's AUROC and F1.
+    ``<split>/auroc/<score>`` are each one's. Without anomalies in a split, what needs them is left out. At the start,
+    the loggers are told the hyperparameters: the model's, the data set's, the seed.
 
     A test leaves ``test_scores.npz`` in the run's folder: each score under its name, float32 (N,), the one that decides
     first, and ``labels``, int8 (N,). With several processes the samples are in the order of the ranks.
@@ -120,18 +121,14 @@ class DetectionMetrics(Callback):
                 values |= {f"auroc/{name}": ranking(column, labels)["auroc"] for name, column in scores.items()}
         for name, value in values.items():
             model.log(f"{split}/{name}", value.float(), prog_bar=name == "auroc", sync_dist=True)
-        if split == "val":
-            for name in [name for name in ("auroc", "f1") if name in values]:
-                model.log(f"hp/val_{name}", values[name].float(), sync_dist=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.global_step:  # resumed: they are there already
             return
-        start = {"hp/val_auroc": math.nan, "hp/val_f1": math.nan}
+        parameters: dict[str, Any] = flatten(dict(pl_module.hparams)) | described(trainer)
         for logger in trainer.loggers:
-            parameters: dict[str, Any] = flatten(dict(pl_module.hparams))
-            if isinstance(logger, TensorBoardLogger):  # its hparams tab wants to know the metrics beforehand
-                logger.log_hyperparams(parameters, start)
+            if isinstance(logger, Board):
+                logger.open(parameters, pl_module)
             else:
                 logger.log_hyperparams(parameters)
 
@@ -169,6 +166,20 @@ def save_scores(path: Path, scores: dict[str, Tensor], labels: Tensor) -> None:
     with temporary.open("wb") as file:  # a name without .npz would be given one
         np.savez(file, **columns, labels=labels.cpu().numpy().astype(np.int8))
     os.replace(temporary, path)
+
+
+def described(trainer: Trainer) -> dict[str, Any]:
+    """Data set and seed of a training as hyperparameters, defaults left out."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    recipe = data.recipe() if isinstance(data, AnomalyDataModule) else None
+    arguments = recipe["init_args"] if recipe else {}
+    defaults = [inspect.signature(base.__init__).parameters for base in type(data).__mro__]  # type: ignore[misc]
+    given = {
+        name: value
+        for name, value in arguments.items()
+        if not any(name in of and of[name].default == value for of in defaults)
+    }
+    return {"data": type(data).__name__, **flatten(given, "data."), "seed": torch.initial_seed()}
 
 
 def flatten(parameters: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,22 +16,36 @@ from torch import Tensor
 from ...colours import BLACK, BLUE, ORANGE
 from ...data import ANOMALY, NORMAL, Batch
 from ...errors import UserError
+from ..board import VIEW
 
 
-def reconstructions(x: Tensor, x_hat: Tensor, label: Tensor) -> Figure:
-    """Inputs above their reconstructions, normal samples left of anomalies: x, x_hat (B, C, H, W), label (B,)."""
-    figure = Figure(figsize=(max(4.0, 0.7 * len(x)), 2.2), layout="constrained")
-    axes = figure.subplots(2, len(x), squeeze=False)
-    for column, (image, image_hat, what) in enumerate(zip(x, x_hat, label.tolist(), strict=True)):
-        for row, pixels in enumerate((image, image_hat)):
+def reconstructions(x: Tensor, x_hat: Tensor, label: Tensor, scores: Tensor | None = None) -> Figure:
+    """Inputs, their reconstructions, the squared errors; normal samples left of anomalies.
+
+    Args:
+        x: (B, C, H, W), in [0, 1].
+        x_hat: The shape of x.
+        label: (B,).
+        scores: (B,), written below each column.
+    """
+    figure = Figure(figsize=(max(4.0, 0.7 * len(x)), 3.1), layout="constrained")
+    axes = figure.subplots(3, len(x), squeeze=False)
+    error = (x - x_hat).square().mean(1, keepdim=True)
+    shades = {"cmap": "gray", "vmin": 0, "vmax": 1}, {"cmap": "inferno", "vmin": 0, "vmax": error.max().item()}
+    for column, what in enumerate(label.tolist()):
+        colour = BLUE if what == NORMAL else ORANGE
+        for row, images in enumerate((x, x_hat, error)):
             axis = axes[row, column]
-            axis.imshow(pixels.clamp(0, 1).permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+            pixels = images[column].clamp(0, 1) if row < 2 else images[column]
+            axis.imshow(pixels.permute(1, 2, 0).squeeze(-1).numpy(), **shades[row // 2])
             axis.set(xticks=[], yticks=[])
-            for spine in axis.spines.values():
-                spine.set(color=BLUE if what == NORMAL else ORANGE, linewidth=2)
-    axes[0, 0].set_ylabel("input")
-    axes[1, 0].set_ylabel("output")
-    figure.suptitle("Reconstructions: normal (blue frames) and anomalous (orange)", fontsize=10)
+            axis.spines[:].set(color=colour, linewidth=2)
+        if scores is not None:
+            axes[2, column].set_xlabel(f"{scores[column]:#.3g}", fontsize=9, color=colour)
+    for row, name in enumerate(("input", "output", "error")):
+        axes[row, 0].set_ylabel(name)
+    below = "" if scores is None else "; below, the score"
+    figure.suptitle(f"Reconstructions: normal (blue) and anomalous (orange){below}", fontsize=10)
     return figure
 
 
@@ -59,7 +73,9 @@ def histogram(scores: Tensor, label: Tensor, threshold: float, score: str, title
         axis.hist(chosen.numpy(), bins, density=True, color=colour, alpha=0.6, label=f"{kind} (n = {len(chosen):,})")
     if reachable:
         axis.axvline(threshold, color=BLACK, linestyle="--", label=f"threshold {threshold:.4g}")
-    axis.set(xlabel=f"{score}; the last bar holds everything above", ylabel="density", title=title)
+    beyond = int((scores > high).sum())
+    note = f"\nthe last bar counts all scores above {high:.3g}: {beyond:,} of them" if beyond else ""
+    axis.set(xlabel=f"{score}{note}", ylabel="density", title=title)
     figure.legend(loc="outside lower center", ncols=3)  # inside the axes it would hide bars, or points
     return figure
 
@@ -100,14 +116,14 @@ class Pictures(Callback):
         UserError: When a number is too small.
     """
 
-    def __init__(self, every_n_epochs: int = 10, columns: int = 16, max_points: int = 2000) -> None:
+    def __init__(self, every_n_epochs: int = 10, columns: int = 12, max_points: int = 2000) -> None:
         given = {"every_n_epochs": (every_n_epochs, 1), "columns": (columns, 2), "max_points": (max_points, 2)}
         for key, (value, least) in given.items():
             if value < least:
                 raise UserError(f"pictures.{key} = {value}: give at least {least}")
         self.every_n_epochs, self.columns, self.max_points = every_n_epochs, columns, max_points
         self.seen: list[tuple[Tensor, ...]] = []
-        self.samples: dict[int, list[Tensor]] = {}
+        self.samples: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def _due(self, trainer: Trainer) -> bool:
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
@@ -123,35 +139,39 @@ class Pictures(Callback):
         x = pl_module.prepared(batch.x)
         scores = pl_module.detector.graph.scores(batch.x)[pl_module.detector.names[0]]
         latent = [pl_module.encode(x).float().cpu()] if hasattr(pl_module, "encode") else []
-        self.seen.append((scores.float().cpu(), batch.label.cpu(), *latent))
+        images = [thumbnails(x)] if latent and len(pl_module.input_shape) == 3 and _last(trainer) else []
+        self.seen.append((scores.float().cpu(), batch.label.cpu(), batch.target.cpu(), *latent, *images))
         for what, kept in self.samples.items():
-            kept.extend(x[batch.label == what][: self.columns // 2 - len(kept)])
+            chosen = (batch.label == what).nonzero().flatten()[: self.columns // 2 - len(kept)]
+            kept.extend(zip(x[chosen], scores[chosen], strict=True))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not self.seen:
             return
-        scores, label, *latent = (torch.cat(column) for column in zip(*self.seen, strict=True))
+        scores, label, target, *latent = (torch.cat(column) for column in zip(*self.seen, strict=True))
         detector = pl_module.detector
         threshold = detector.threshold.value.item()
-        self._show(
-            trainer, "scores", histogram(scores, label, threshold, detector.names[0], "Scores of validation samples")
-        )
+        named = axis_name(detector)
+        self._show(trainer, "scores", histogram(scores, label, threshold, named, "Scores of validation samples"))
         if len(pl_module.input_shape) == 3:
-            x = torch.stack([*self.samples[NORMAL], *self.samples[ANOMALY]])
+            shown = [*self.samples[NORMAL], *self.samples[ANOMALY]]
+            x, of_x = (torch.stack(column) for column in zip(*shown, strict=True))
             of = [what for what, kept in self.samples.items() for _ in kept]
-            pictures = x.cpu(), pl_module.reconstruct(x).float().cpu(), torch.tensor(of)
+            pictures = x.cpu(), pl_module.reconstruct(x).float().cpu(), torch.tensor(of), of_x.float().cpu()
             self._show(trainer, "reconstructions", reconstructions(*pictures))
-        for z in latent:
+        if latent:
+            z, *images = latent
             some = torch.linspace(0, len(z) - 1, min(self.max_points, len(z))).long()
             if z.shape[1] > 1 and (label[some] == NORMAL).sum() > 1:
                 picture = latent_pca(z[some], label[some], title="Latent means of validation samples")
                 self._show(trainer, "latent", picture)
-            self._project(trainer, z[some], label[some])
+            facts = described(trainer, label[some], target[some], scores[some])
+            self._project(trainer, z[some], facts, *(thumbs[some] for thumbs in images))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for what, name in ((NORMAL, "normal"), (ANOMALY, "anomalous")):
                     if (label == what).any():
-                        logger.experiment.add_histogram(f"scores/{name}", scores[label == what], _step(trainer))
+                        logger.experiment.add_histogram(f"{VIEW}scores_{name}", scores[label == what], _step(trainer))
         self.seen = []
 
     @staticmethod
@@ -164,15 +184,39 @@ class Pictures(Callback):
             figure.savefig(folder / f"{name}_epoch{trainer.current_epoch:03d}.png", dpi=110)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(name, figure, _step(trainer), close=False)
+                logger.experiment.add_figure(VIEW + name, figure, _step(trainer), close=False)
 
     @staticmethod
-    def _project(trainer: Trainer, z: Tensor, label: Tensor) -> None:
+    def _project(trainer: Trainer, z: Tensor, facts: dict[str, list[str]], images: Tensor | None = None) -> None:
         """The latent projector, once: its files grow with each step that is shown."""
         for logger in trainer.loggers:
             if _last(trainer) and isinstance(logger, TensorBoardLogger):
-                names = ["normal" if what == NORMAL else "anomalous" for what in label.tolist()]
-                logger.experiment.add_embedding(z, metadata=names, global_step=_step(trainer), tag="latent")
+                rows = list(zip(*facts.values(), strict=True))
+                place: dict[str, Any] = {"global_step": _step(trainer), "tag": "latent"}
+                logger.experiment.add_embedding(z, rows, images, metadata_header=list(facts), **place)
+
+
+def axis_name(detector: Any) -> str:
+    """The score that decides, with its unit where it has one."""
+    name = detector.names[0]
+    unit = getattr(detector.model.scores[name], "unit", "")
+    return f"{name} ({unit})" if unit else name
+
+
+def thumbnails(x: Tensor, most: int = 32) -> Tensor:
+    """Images (B, C, H, W) for the projector: 32 pixels wide at most, on the CPU."""
+    size = min(most, x.shape[2]), min(most, x.shape[3])
+    return torch.nn.functional.adaptive_avg_pool2d(x.float(), size).clamp(0, 1).cpu()
+
+
+def described(trainer: Trainer, label: Tensor, target: Tensor, scores: Tensor) -> dict[str, list[str]]:
+    """What the projector can colour points by, (N,) each: normal or anomalous, the class, the score."""
+    names: list[str] = getattr(trainer.datamodule, "classes", [])  # type: ignore[attr-defined]
+    return {
+        "label": ["normal" if what == NORMAL else "anomalous" for what in label.tolist()],
+        "class": [str(names[c]) if 0 <= c < len(names) else "–" for c in target.tolist()],
+        "score": [f"{score:.4g}" for score in scores.tolist()],
+    }
 
 
 def _step(trainer: Trainer) -> int:

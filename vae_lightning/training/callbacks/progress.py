@@ -7,9 +7,28 @@ import time
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar, TQDMProgressBar
 
 FIRST, GROWTH, LONGEST = 5.0, 1.3, 600.0  # seconds to the first line, from line to line, and at most
+
+
+class Bar(TQDMProgressBar):
+    """Lightning's bar without ``v_num``: the end of the folder's name says nothing, and its name follows at the end."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
+
+class Summary(ModelSummary):
+    """The model's parts and weights, a line each: what no table of Lightning's says in fewer than fifteen."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        parts = [(name, part, sum(p.numel() for p in part.parameters())) for name, part in pl_module.named_children()]
+        shown = ", ".join(f"{name} {count:,}" for name, part, count in parts if count)
+        total = sum(p.numel() for p in pl_module.parameters())
+        print(f"model        {type(pl_module).__name__}, {total:,} weights: {shown}", file=sys.stderr)
 
 
 class Lines(ProgressBar):
