@@ -10,6 +10,7 @@ import csv
 import json
 import math
 import re
+import runpy
 import statistics
 import sys
 from collections import Counter
@@ -22,6 +23,10 @@ from scipy.stats import rankdata
 from vae_lightning.studies.ranks import alike, average_ranks, critical_difference, friedman
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # the tests run this file from elsewhere
+
+from serving_tables import serving  # noqa: E402
+
 DOCS = HERE.parent / "docs"
 MARKERS = ("<!-- results/report.py --write -->\n", "<!-- end -->\n")
 # mean AUROC over ten classes as published: MNIST and Fashion-MNIST one-class, then leave-one-class-out
@@ -642,6 +647,8 @@ def speed() -> Iterator[str]:
     ]
     yield from table(["loop", *parts], body)
     above, data = memory["above"], memory["data set"]
+    if (HERE / "speed.json").is_file():
+        yield from runpy.run_path(str(HERE / "promises.py"))["lines"]()
     yield f"Peak memory on MNIST: {above:.0f} MB above the bare imports, for {data:.0f} MB of data.\n"
 
 
@@ -658,7 +665,7 @@ def report() -> str:
         tried,
         out_of_distribution,
     )
-    beyond = likelihood, *detection, speed
+    beyond = likelihood, *detection, speed, serving
     return "\n".join(line for part in (*sources, *beyond) for line in part())
 
 

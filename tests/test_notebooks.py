@@ -39,5 +39,5 @@ def test_what_is_committed_is_small_and_clean(path: Path) -> None:
     assert str(CONFIGS.parent) not in path.read_text()
 
 
-def test_there_are_three() -> None:
-    assert len(NOTEBOOKS) == 3
+def test_there_are_four() -> None:
+    assert len(NOTEBOOKS) == 4

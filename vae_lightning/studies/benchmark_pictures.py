@@ -31,8 +31,9 @@ def draw(found: list[Row], title: str) -> Figure:
     classes = sorted({row.label for row in found})
     cells = {method: _by_class(found, method, classes) for method in dict.fromkeys(row.method for row in found)}
     # a method that lacks a class has no mean to be ranked by: last
-    order = sorted(cells, key=lambda method: -np.nan_to_num(np.nanmean(cells[method], axis=0).mean(), nan=-1))
-    grid = np.array([np.nanmean(cells[method], axis=0) for method in order])
+    means = {method: np.ma.masked_invalid(cell).mean(0).filled(np.nan) for method, cell in cells.items()}
+    order = sorted(cells, key=lambda method: -np.nan_to_num(means[method].mean(), nan=-1))
+    grid = np.array([means[method] for method in order])
     width = 2.6 + max(4.0, 0.62 * len(classes)) + 3.2
     figure = Figure(figsize=(width, 1.4 + 0.38 * len(order)), layout="constrained")
     heat, ranking = figure.subplots(1, 2, sharey=True, width_ratios=(max(4.0, 0.62 * len(classes)), 3.2))
@@ -46,13 +47,13 @@ def draw(found: list[Row], title: str) -> Figure:
     heat.set_xticks(range(len(classes)), [str(c) for c in classes])
     heat.set_yticks(range(len(order)), order)
     for i, method in enumerate(order):
-        means = cells[method].mean(1)
-        means = means[~np.isnan(means)]
-        if not len(means):
+        seeds = cells[method].mean(1)
+        seeds = seeds[~np.isnan(seeds)]
+        if not len(seeds):
             continue
-        spread = means.std(ddof=1) if len(means) > 1 else 0.0
-        ranking.barh(i, means.mean(), xerr=spread or None, color=BLUE if i == 0 else GREY, height=0.6, capsize=3)
-        ranking.text(means.mean() + spread, i, f"  {means.mean():.3f}", va="center", fontsize=8)
+        mean, spread = seeds.mean(), seeds.std(ddof=1) if len(seeds) > 1 else 0.0
+        ranking.barh(i, mean, xerr=spread or None, color=BLUE if i == 0 else GREY, height=0.6, capsize=3)
+        ranking.text(mean + spread, i, f"  {mean:.3f}", va="center", fontsize=8)
     edge = float(np.nanmin(grid.mean(1))) if np.isfinite(grid.mean(1)).any() else 0.0
     ranking.set(xlim=(max(0.0, edge - 0.1), 1.04), title="Mean over classes", xlabel="AUROC, higher is better")
     ranking.tick_params(left=False, labelleft=False)

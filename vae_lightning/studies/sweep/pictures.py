@@ -16,6 +16,8 @@ from .points import Point
 
 UNITS = dict.fromkeys(("loss", "objective", "bce", "nll", "kl"), "nats")
 UNITS |= {"mse": "squared error"}
+BETTER = dict.fromkeys(UNITS, "lower is better") | {"kl": ""}  # less of a KL term is no virtue
+BETTER |= dict.fromkeys(("auroc", "average_precision", "f1", "precision", "recall"), "higher is better")
 
 
 def write_pictures(plan: Plan, found: list[Point], chosen: list[Point]) -> list[Path]:
@@ -41,8 +43,9 @@ def write_pictures(plan: Plan, found: list[Point], chosen: list[Point]) -> list[
 
 def _unit(plan: Plan, metric: str) -> str:
     """A metric's unit, and which way is better."""
-    better = {"maximize": "higher is better", "minimize": "lower is better"}.get(plan.objectives.get(metric, ""))
-    return "; ".join(note for note in (UNITS.get(metric.split("/")[1] if "/" in metric else metric), better) if note)
+    name = metric.split("/")[1] if "/" in metric else metric
+    chosen = {"maximize": "higher is better", "minimize": "lower is better"}.get(plan.objectives.get(metric, ""))
+    return "; ".join(note for note in (UNITS.get(name), chosen or BETTER.get(name)) if note)
 
 
 def _named(plan: Plan, metric: str) -> str:
