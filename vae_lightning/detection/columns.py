@@ -15,7 +15,7 @@ from .preprocessing import Preprocessing, as_double
 from .statistics import Moments, Sample
 
 Transform = Literal["none", "quantile", "blend", "log"]
-FARTHEST = 1e6  # standard deviations; squares of what is farther out, added up over columns, are soon beyond float32
+FARTHEST = 1e9  # standard deviations; squares of what is farther out, added up over columns, are soon beyond float32
 
 
 class Columns(Preprocessing):
@@ -36,7 +36,7 @@ class Columns(Preprocessing):
     both what is far away and what is rare. Of a column that is constant in training another value is as rare as n rows
     can tell: ±Φ⁻¹(1 − 1/2n) from one unit on.
 
-    Prepared numbers end at ±10⁶: 3e38 where training has seen 0 alone is strange, and its score a number all the same.
+    Prepared numbers end at ±10⁹: 3e38 where training has seen 0 alone is strange, and its score a number all the same.
 
     The same number gives the same bits as float32 or float64, whatever the batch.
 
