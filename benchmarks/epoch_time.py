@@ -129,20 +129,14 @@ class Race(Callback):
             self.seconds[part][name].append(time.perf_counter() - self.start)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=8, help="epochs of each; the first is left out")
-    parser.add_argument("--root", default="data", help="folder of data sets")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
-    args = parser.parse_args()
-
-    digits = data.MNIST(args.root, anomalies_from=data.FashionMNIST(args.root), calibration_fraction=0.0)
+def raced(root: str, epochs: int, usual: bool = True, *options: str) -> Race:
+    """``fit`` beside the loops by hand; without the ``usual`` one if that is False, with more options of ``fit``."""
+    digits = data.MNIST(root, anomalies_from=data.FashionMNIST(root), calibration_fraction=0.0)
     train, val = digits.loader("train").split, list(digits.val_dataloader())
     x, label = torch.cat([batch.x for batch in val]), torch.cat([batch.label for batch in val])
-    rivals = {
-        "in memory": InMemory(train.x[train.rows], x, label),
-        "dataset": FromDataset(args.root, train.rows, x, label),
-    }
+    rivals = {"in memory": InMemory(train.x[train.rows], x, label)}
+    if usual:
+        rivals["dataset"] = FromDataset(root, train.rows, x, label)
     race = Race(rivals)
 
     class Timed(CLI):
@@ -152,12 +146,20 @@ def main() -> None:
             return trainer
 
     with tempfile.TemporaryDirectory() as runs:
-        line = (
-            f"fit --config configs/mnist_vae.yaml --data.init_args.val_fraction 0.1 --data.init_args.root {args.root}"
-        )
-        line += f" --data.init_args.anomalies_from.init_args.root {args.root} --trainer.accelerator cpu --runs {runs}"
-        Timed([*line.split(), "--trainer.max_epochs", str(args.epochs), "--test_after_fit", "false"])
+        line = f"fit --config configs/mnist_vae.yaml --data.init_args.val_fraction 0.1 --data.init_root {root}"
+        line += f" --data.init_args.anomalies_from.init_root {root} --trainer.accelerator cpu --runs {runs}"
+        Timed([*line.split(), "--trainer.max_epochs", str(epochs), "--test_after_fit", "false", *options])
+    return race
 
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of each; the first is left out")
+    parser.add_argument("--root", default="data", help="folder of data sets")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    args = parser.parse_args()
+
+    race = raced(args.root, args.epochs)
     figures: dict[str, object] = {
         "command": f"python benchmarks/epoch_time.py --epochs {args.epochs}",
         "machine": f"{torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}",

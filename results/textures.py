@@ -1,10 +1,12 @@
 """Small defects in three textures by configs/images.yaml: AUROC of images and of pixels, and what the recipe rests on.
 
 python results/textures.py            # from the project's root; stopped, it goes on with the same command
+python results/textures.py --untrained  # what takes no network, in two minutes
 python results/textures.py --picture  # textures.png, out of the runs of seed 0
 
 Three textures, three seeds: of the images, the weights and the order. Each line of textures.csv is the AUROC of one
-score on one kind of defect against all normal images, and the AUROC of all their pixels.
+score on one kind of defect against all normal images, and the AUROC of all their pixels; seconds are of processor time,
+for the training.
 
 The recipe was chosen ``on`` planted defects, which look like none of the test's: each of the 80 normal images that are
 held out of training (validation and calibration) is compared with itself after a square of 5 to 16 pixels has been
@@ -18,6 +20,8 @@ import argparse
 import csv
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +32,7 @@ from torch import Tensor
 
 from vae_lightning import Detector, SyntheticTextures
 from vae_lightning.commands import main
+from vae_lightning.scores import PatchEnergy
 from vae_lightning.training.callbacks.pixels import PixelAUROC
 
 HERE = Path(__file__).parent
@@ -36,9 +41,9 @@ CONFIG, RUNS = HERE.parent / "configs" / "images.yaml", Path("lightning_logs")
 HEAD = "texture", "seed", "on", "score", "defect", "auroc", "pixel_auroc", "seconds"
 TEXTURES, SEEDS = ("stripes", "weave", "noise"), range(3)
 PLANTED = "turned", "noisy", "coarse", "shuffled"
-SCORES = {  # the recipe's first, then what it was chosen from, then what it is compared with
+UNTRAINED = "of the input alone"
+SCORES = {  # of each net: the recipe's first, then what it was chosen from, then what it is compared with
     "PatchEnergy": {"class_path": "PatchEnergy"},
-    "of the input alone": {"class_path": "PatchEnergy", "init_args": {"of": ["input"]}},
     "of the error alone": {"class_path": "PatchEnergy", "init_args": {"of": ["error"]}},
     "4 bands": {"class_path": "PatchEnergy", "init_args": {"bands": 4}},
     "PatchError": {"class_path": "PatchError"},
@@ -135,10 +140,19 @@ def answers(detector: Detector, x: Tensor) -> dict[str, tuple[Tensor, Tensor | N
     return {**made, "ReconstructionError": (detector.score(x, "ReconstructionError"), None)}
 
 
-def measured(detector: Detector, defects: Defects) -> list[list[object]]:
+def untrained(source: SyntheticTextures, x: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """The same of the score that looks at the input alone."""
+    score = PatchEnergy(of=["input"])
+    with torch.no_grad():
+        score.fit(None, (batch.x.float() / 255 for batch in source.reference_dataloader()), [])
+        maps = torch.cat([score.maps(None, part.float() / 255) for part in x.split(64)])
+    return {UNTRAINED: (maps.flatten(1).amax(1), maps)}
+
+
+def measured(ask: Callable[[Tensor], dict[str, tuple[Tensor, Tensor | None]]], defects: Defects) -> list[list[object]]:
     """Score, kind of defect, AUROC of images and of pixels."""
-    normal, strange, rows = answers(detector, defects.normal), answers(detector, defects.x), []
-    for score in SCORES:
+    normal, strange, rows = ask(defects.normal), ask(defects.x), []
+    for score in normal:
         (a, a_map), (b, b_map) = normal[score], strange[score]
         for kind in ("all", *dict.fromkeys(defects.kind)):
             which = torch.tensor([kind in ("all", one) for one in defects.kind])
@@ -153,25 +167,32 @@ def measured(detector: Detector, defects: Defects) -> list[list[object]]:
     return rows
 
 
-def measure() -> None:
+def measure(without_network: bool) -> None:
     done = set()
     if FILE.exists():
         with FILE.open(newline="") as file:
-            done = {(row["texture"], int(row["seed"])) for row in csv.DictReader(file)}
-    for texture, seed in ((texture, seed) for seed in SEEDS for texture in TEXTURES):
-        if (texture, seed) in done:
-            continue
-        start, source = time.process_time(), data(texture, seed)
-        detector = trained(texture, seed, SCORES)
-        seconds, lines = round(time.process_time() - start, 1), []
-        for on, defects in (("planted", planted(held_out(source), seed)), ("test", tested(source))):
-            lines += [[texture, seed, on, *row, seconds] for row in measured(detector, defects)]
-        with FILE.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if not file.tell():
-                writer.writerow(HEAD)
-            writer.writerows(lines)
-        print(*(line for line in lines if line[4] == "all" and line[3] in ("PatchEnergy", "PatchError")), sep="\n")
+            done = {(row["texture"], int(row["seed"]), row["score"]) for row in csv.DictReader(file)}
+    for seed in SEEDS:
+        for texture in TEXTURES:
+            for first in [UNTRAINED] if without_network else [UNTRAINED, next(iter(SCORES))]:
+                if (texture, seed, first) not in done:
+                    append(texture, seed, first)
+
+
+def append(texture: str, seed: int, first: str) -> None:
+    source = data(texture, seed)
+    normal, start = held_out(source), time.process_time()
+    ask = partial(untrained, source) if first == UNTRAINED else partial(answers, trained(texture, seed, SCORES))
+    seconds = "" if first == UNTRAINED else f"{time.process_time() - start:.1f}"
+    lines: list[list[object]] = []
+    for on, defects in (("planted", planted(normal, seed)), ("test", tested(source))):
+        lines += [[texture, seed, on, *row, seconds] for row in measured(ask, defects)]
+    with FILE.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if not file.tell():
+            writer.writerow(HEAD)
+        writer.writerows(lines)
+    print(*(line for line in lines if line[3:5] == [first, "all"]), sep="\n", flush=True)
 
 
 def picture() -> None:
@@ -201,5 +222,7 @@ def picture() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--picture", action="store_true")
+    parser.add_argument("--untrained", action="store_true")
+    asked = parser.parse_args()
     torch.set_num_threads(1)
-    picture() if parser.parse_args().picture else measure()
+    picture() if asked.picture else measure(asked.untrained)

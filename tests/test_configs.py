@@ -23,6 +23,8 @@ def test_a_batch_goes_through(name, run, mnist_files: Path):
         np.savetxt(
             "rows.csv", np.random.default_rng(0).normal(size=(100, 5)), delimiter=",", header="a,b,c,d,e", comments=""
         )
+    if content["data"]["class_path"] == "SyntheticTextures":
+        root = " --data.init_args.size 32 --data.init_args.train 40 --model.init_args.latent_dim 512"
     before = set(Path().iterdir())
     line = f"fit --config {{configs}}/{name} --trainer.fast_dev_run true --trainer.accelerator cpu{root}"
     line += " --data.init_args.val_fraction 0.3 --data.init_args.batch_size 4"  # some scores need a few samples

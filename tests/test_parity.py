@@ -42,6 +42,9 @@ def tiny(name: str, root: Path) -> str:
         line += " --data.init_args.samples 300"
     if data["class_path"] == "Table":
         line += f" --data.init_args.train {write_records(root / 'rows.csv', 300)} --data.init_args.ignore [label]"
+    if data["class_path"] == "SyntheticTextures":
+        line += " --data.init_args.size 32 --data.init_args.train 40 --data.init_args.test 5"
+        line += " --model.init_args.latent_dim 512"
     if "anomalies_from" in data.get("init_args", {}):
         line += f" --data.init_args.anomalies_from.init_args.root {root}"
     return line

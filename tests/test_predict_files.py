@@ -30,7 +30,7 @@ from vae_lightning.deployment.ahead import ahead
 from vae_lightning.deployment.files import predict_file
 from vae_lightning.deployment.inputs import Block
 from vae_lightning.deployment.scoring import score_input
-from vae_lightning.detection import Detector
+from vae_lightning.detection import Detector, heatmaps
 from vae_lightning.errors import UserError
 from vae_lightning.models import VAE, Autoencoder, Mixed
 from vae_lightning.models.networks import MLP
@@ -175,14 +175,55 @@ def test_an_array_without_names_is_taken_in_its_order(tmp_path: Path) -> None:
         predict_file(detector, tmp_path / "new.npy", tmp_path / "scored.parquet")
 
 
-def test_a_folder_of_images(tmp_path: Path) -> None:
+@pytest.fixture
+def of_images(tmp_path: Path) -> Detector:
+    """A detector of the images in a folder ``images``."""
     rng = np.random.default_rng(0)
     for i in range(40):
-        path = tmp_path / "images" / ("a" if i % 2 else "b") / f"{i}.png"
+        path = tmp_path / "images" / ("a" if i % 2 else "b") / f"{i}.{'png' if i % 3 else 'bmp'}"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (12, 10), np.uint8)).save(path)
     data = Images(str(tmp_path / "images"), size=8, channels=1, normal=["a", "b"], workers=0)
-    detector = trained(Autoencoder([1, 8, 8], MLP([8]), 2), data)
+    return trained(Autoencoder([1, 8, 8], MLP([8]), 2), data)
+
+
+def test_reasons_beside_scores(detector: Detector, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = detector.explain(NEW).appended(2)
+    predict_file(detector, write(NEW, tmp_path / "new.csv"), tmp_path / "scored.parquet", explain=2, fdr=0.3)
+    found = read(tmp_path / "scored.parquet")
+    assert list(found) == ["id", *SCORES, "p_value", "anomaly", *expected]
+    assert found["reason_1"].tolist() == expected["reason_1"].tolist()
+    for name in ("reason_1_contribution", "reason_2_p_value"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="explain = 101 reasons"):
+        predict_file(detector, tmp_path / "new.csv", tmp_path / "again.csv", explain=101)
+    with pytest.raises(UserError, match="takes no images"):
+        predict_file(detector, tmp_path / "new.csv", tmp_path / "again.csv", heatmaps=tmp_path / "maps")
+
+
+@pytest.mark.parametrize("output", ["scored.csv", "scored.parquet"])
+def test_heat_maps_of_alarms(output: str, of_images: Detector, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    made = predict_file(of_images, tmp_path / "images", tmp_path / output, alpha=0.7, heatmaps=maps)
+    found = read(tmp_path / output)
+    alarms = found["path"][found["anomaly"]].tolist()
+    assert 0 < len(alarms) < 40
+    assert f"{len(alarms)} heat maps" in made.notes[-1]
+    names = {name: name if name.endswith(".png") else f"{name}.png" for name in alarms}
+    assert {path.relative_to(maps).as_posix() for path in maps.rglob("*") if path.is_file()} == set(names.values())
+    explained = of_images.explain([tmp_path / "images" / name for name in alarms])
+    expected = heatmaps.overlay(explained.value[0], heatmaps.heat(explained)[0], explained.ceiling)
+    picture = np.asarray(Image.open(maps / names[alarms[0]]))
+    assert picture.shape == (256, 256, 3)
+    np.testing.assert_array_equal(picture[::32, ::32], expected)
+    with pytest.raises(UserError, match="would be scored the next time"):
+        predict_file(of_images, tmp_path / "images", tmp_path / output, heatmaps=tmp_path / "images" / "maps")
+
+
+def test_a_folder_of_images(of_images: Detector, tmp_path: Path) -> None:
+    detector = of_images
     made = predict_file(detector, tmp_path / "images", tmp_path / "scored.csv")
     found = read(tmp_path / "scored.csv")
     paths = [tmp_path / "images" / path for path in found["path"]]

@@ -6,6 +6,7 @@ import importlib
 import re
 import runpy
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,13 +39,39 @@ def small(command: str, images: Path) -> str:
     command = command.replace("configs/", "{configs}/")
     if command.startswith(("fit", "validate", "test")) or (command.startswith("predict") and "--input" not in command):
         command += " --trainer.enable_progress_bar false"
-        if "conv_vae.yaml" in command:  # validates at its last step alone
+        if re.search("conv_vae|images.yaml", command):  # validates at its last step alone
             command += " --trainer.max_steps 60 --trainer.val_check_interval 60"
             command += " --model.init_args.lr_scheduler.init_args.total_steps 60"
         elif "table.yaml" not in command:
             command += " --trainer.max_epochs 3"
         command += f" --data.init_args.root {images}" if "mnist" in command else ""
     return command
+
+
+@pytest.fixture
+def servers() -> Iterator[list[subprocess.Popen[str]]]:
+    """Those that a page starts: they end with it, in good order."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for server in started:
+        server.terminate()
+        assert server.wait(30) == 0
+
+
+def serve(args: list[str]) -> subprocess.Popen[str]:
+    """A server, once it listens."""
+    line = [sys.executable, "-m", "vae_lightning", *args]
+    server = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    assert "serving" in server.stdout.readline() + server.stdout.readline()
+    return server
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
 
 
 def execute(args: list[str]) -> int:
@@ -57,19 +84,23 @@ def execute(args: list[str]) -> int:
 
 @pytest.mark.usefixtures("fitted")  # the newest run, which some load
 @pytest.mark.parametrize("page", [name for name, text in PAGES.items() if re.search("^```(python|bash)", text, re.M)])
-def test_a_page_runs_from_top_to_bottom(page: str, run, mnist_files, tmp_path: Path, monkeypatch):
+def test_a_page_runs_from_top_to_bottom(page: str, run, mnist_files, servers, tmp_path: Path, monkeypatch):
     table = importlib.import_module("pandas").DataFrame(np.random.default_rng(1).normal(size=(20, 10)))
     table.to_csv("new.csv", index=False)
     monkeypatch.syspath_prepend(tmp_path)  # the working directory, where modules of one's own lie
     names: dict[str, Any] = {"__name__": "page"}
+    port = str(free_port())
     for kind, code in blocks(page):
+        code = code.replace("8000", port) if "serve" in page else code
         if kind == "python" and (module := re.match(r"# (\w+\.py)\n", code)):
             (tmp_path / module[1]).write_text(code)
         elif kind == "python":
             exec(code, names)
         else:
             for command in re.findall(r"^(?:python -m vae_lightning|vae-lightning) (.*?)(?:  #.*)?$", code, re.M):
-                if not re.search("^(sweep|benchmark|compare)|gpu|--help", command):
+                if command.startswith("serve "):
+                    servers.append(serve(shlex.split(command)))
+                elif not re.search("^(sweep|benchmark|compare)|gpu|--help", command):
                     args = shlex.split(small(command, mnist_files).format(configs=CONFIGS))
                     assert execute(args) == 0, command
     if "new" in names and "run" in names:  # the last five rows are strange

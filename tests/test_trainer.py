@@ -1,6 +1,8 @@
 """The Trainer: what it leaves out has no effect, and is left out only while it trains."""
 
+import copy
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,12 @@ from vae_lightning.training.callbacks.progress import Lines
 ROWS = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
 
 
-def trained(**kwargs: Any) -> tuple[vl.Trainer, vl.VAE]:
+def trained(optimizer: Any = torch.optim.Adam, **kwargs: Any) -> tuple[vl.Trainer, vl.VAE]:
     """A trainer of one's own, and what it has trained."""
     torch.manual_seed(0)
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
     trainer = vl.Trainer(**{"max_epochs": 2, "accelerator": "cpu", **quiet, **kwargs})
-    model = vl.VAE([5], MLP([8], dropout=0.1), 2)
+    model = vl.VAE([5], MLP([8], dropout=0.1), 2, optimizer=optimizer)
     trainer.fit(model, vl.Arrays(ROWS, batch_size=32))
     return trainer, model
 
@@ -39,6 +41,49 @@ def equal(a: vl.VAE, b: vl.VAE) -> bool:
 @pytest.mark.parametrize("options", [{}, {"gradient_clip_val": 0.1}, {"accumulate_grad_batches": 2}])
 def test_lean_or_not_the_weights_are_the_same(options: dict[str, Any]) -> None:
     assert equal(trained(**options)[1], trained(lean=False, **options)[1])
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1, betas=(0.8, 0.9)),
+        partial(torch.optim.Adam, amsgrad=True),
+        partial(torch.optim.Adam, foreach=True),
+        partial(torch.optim.SGD, lr=0.01, momentum=0.9),
+        partial(torch.optim.LBFGS, max_iter=2),
+    ],
+)
+def test_so_they_are_with_any_optimiser(optimizer: Any) -> None:
+    (lean, a), (plain, b) = trained(optimizer), trained(optimizer, lean=False)
+    assert equal(a, b)
+    states = lean.optimizers[0].state_dict(), plain.optimizers[0].state_dict()
+    for mine, its in zip(*(state["state"].values() for state in states), strict=True):
+        assert mine.keys() == its.keys()
+        assert all(torch.equal(mine[key], value) for key, value in its.items() if isinstance(value, torch.Tensor))
+    assert lean.global_step == plain.global_step
+
+
+class Halved(Callback):
+    """Changes the rate, the optimiser's state and then how often it steps, while training."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        optimizer = trainer.optimizers[0]
+        if trainer.global_step == 3:
+            optimizer.param_groups[0]["lr"] *= 0.5
+        if trainer.global_step == 5:
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        trainer.accumulate_grad_batches = trainer.current_epoch + 1
+
+
+def test_what_a_callback_changes_has_its_effect() -> None:
+    (lean, a), (plain, b) = (
+        trained(callbacks=Halved(), max_epochs=3),
+        trained(callbacks=Halved(), max_epochs=3, lean=False),
+    )
+    assert equal(a, b)
+    assert lean.global_step == plain.global_step
 
 
 class Overridden(Callback):
@@ -76,8 +121,9 @@ class Watch(Callback):
     def look(trainer: Any, model: Any) -> dict[str, set[str]]:
         instances = {f"{type(c).__name__}": c for c in trainer.callbacks} | {"model": model}
         instances["loop"] = trainer.fit_loop.epoch_loop
+        instances["step"] = trainer.fit_loop.epoch_loop.automatic_optimization
         return {
-            name: {k for k in vars(one) if k.startswith(("on_", "_on_", "_apply", "_build", "configure"))}
+            name: {k for k in vars(one) if k.startswith(("on_", "_on_", "_apply", "_build", "configure", "run"))}
             for name, one in instances.items()
         }
 
@@ -92,17 +138,22 @@ def test_afterwards_every_instance_is_as_it_was() -> None:
         "model"
     ]
     assert "_build_kwargs" in watch.during["loop"]
+    assert "run" in watch.during["step"]
     assert not any(Watch.look(trainer, model).values())
 
 
 def test_a_hook_that_is_set_while_training_stays() -> None:
-    def late(*_: Any) -> None: ...
+    calls: list[int] = []
+
+    def late(*_: Any) -> None:
+        calls.append(1)
 
     class Late(Callback):
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             pl_module.on_before_backward = late
 
-    _, model = trained(callbacks=Late())
+    trainer, model = trained(callbacks=Late())
+    assert len(calls) == trainer.global_step
     assert vars(model)["on_before_backward"] is late
 
 

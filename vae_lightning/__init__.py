@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .detection import Conformal, Detector, Percentile, Scores
     from .errors import UserError
     from .estimators import AutoencoderDetector, VAEDetector
-    from .models import IWAE, VAE, AnomalyModel, Autoencoder, Grid
+    from .models import IWAE, VAE, AnomalyModel, Autoencoder, Ensemble, Grid
     from .models.likelihoods import Bernoulli, Gaussian, MeanSquaredError
     from .models.networks import MLP, Conv
     from .training.fitting import Run, fit
@@ -50,7 +50,7 @@ _HOMES = {
     "detection": ("Conformal", "Detector", "Percentile", "Scores"),
     "errors": ("UserError",),
     "estimators": ("AutoencoderDetector", "VAEDetector"),
-    "models": ("IWAE", "VAE", "AnomalyModel", "Autoencoder", "Grid"),
+    "models": ("IWAE", "VAE", "AnomalyModel", "Autoencoder", "Ensemble", "Grid"),
     "models.likelihoods": ("Bernoulli", "Gaussian", "MeanSquaredError"),
     "models.networks": ("MLP", "Conv"),
     "training.fitting": ("Run", "fit"),
@@ -76,6 +76,7 @@ __all__ = [
     "Corrupted",
     "Detector",
     "Digits",
+    "Ensemble",
     "FashionMNIST",
     "Gaussian",
     "Grid",

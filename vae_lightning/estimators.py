@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .data import Arrays
 from .detection import Conformal, conformal
-from .models import VAE, AnomalyModel, Autoencoder
+from .models import VAE, AnomalyModel, Autoencoder, Ensemble
 from .models.likelihoods import Gaussian, Likelihood
 from .models.networks import MLP, Network
 from .scores import Score
@@ -31,6 +31,7 @@ class _Detector(OutlierMixin, BaseEstimator):
         self,
         *,
         alpha: float = 0.05,
+        members: int = 1,
         network: list[int] | Network | None = None,
         latent_dim: int | None = None,
         likelihood: Likelihood | None = None,
@@ -43,7 +44,7 @@ class _Detector(OutlierMixin, BaseEstimator):
         verbose: bool = False,
         device: str = "auto",
     ) -> None:
-        self.alpha = alpha
+        self.alpha, self.members = alpha, members
         self.network, self.latent_dim, self.likelihood = network, latent_dim, likelihood
         self.scores = scores
         self.max_epochs, self.batch_size, self.learning_rate = max_epochs, batch_size, learning_rate
@@ -81,6 +82,8 @@ class _Detector(OutlierMixin, BaseEstimator):
             threshold=Conformal(self.alpha),
             optimizer=partial(torch.optim.Adam, lr=self.learning_rate),
         )
+        if self.members > 1:
+            model = Ensemble([X.shape[1]], model, self.members)
         options: dict[str, Any] = {"verbose": bool(self.verbose), "device": self.device}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r".*nothing raises an alarm")  # said below, for a caller of this method
@@ -136,6 +139,8 @@ class VAEDetector(_Detector):
     ----------
     alpha : float, default=0.05
         The rate of false alarms to allow, in (0, 1). 0.05 needs 19 rows for calibration, 0.01 needs 99.
+    members : int, default=1
+        Networks, trained as one, that differ in where they start; a row's score is their mean.
     network : list of int or Network, default=None
         Widths of the encoder's hidden layers, which the decoder mirrors, or an architecture; None: ``[64, 32]``.
     latent_dim : int, default=None
@@ -179,6 +184,7 @@ class VAEDetector(_Detector):
         self,
         *,
         alpha: float = 0.05,
+        members: int = 1,
         network: list[int] | Network | None = None,
         latent_dim: int | None = None,
         likelihood: Likelihood | None = None,
@@ -194,6 +200,7 @@ class VAEDetector(_Detector):
     ) -> None:
         super().__init__(
             alpha=alpha,
+            members=members,
             network=network,
             latent_dim=latent_dim,
             likelihood=likelihood,

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -81,9 +82,8 @@ def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file that is never seen half-written."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
@@ -117,6 +117,7 @@ def whole(path: Path) -> Iterator[Path]:
 
     A process that is killed at any moment leaves at ``path`` what was there before, or the new file.
     """
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # not tempfile's, which no one else may read
     try:
@@ -126,4 +127,23 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise
+
+
+def clear(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left in a folder that nobody writes to now."""
+    for path in folder.glob(".*") if folder.is_dir() else ():
+        if re.fullmatch(r"\..+\.[0-9a-f]{32}", path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
+def check_inside(folder: Path) -> None:
+    """Raise a UserError if writing into a folder would write out of it, through a link."""
+    root = folder.resolve()
+    for parent, folders, names in os.walk(root):  # follows none
+        for path in (Path(parent, name) for name in (*folders, *names)):
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise UserError(f"{path}: is a link out of the run's folder: copy what it stands for, or remove it")

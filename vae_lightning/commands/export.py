@@ -23,13 +23,13 @@ def main(args: list[str]) -> int:
     form = options.format or output.suffix.removeprefix(".")
     if form not in FORMATS:
         raise UserError(f"--output {output}: give --format, {' or '.join(FORMATS)}")
-    file = storage.newest(options.ckpt_path, Path(options.runs)) if options.ckpt_path in ("best", "last") else None
-    detector = Detector.load(file or options.ckpt_path)
+    file = storage.find(options.ckpt_path, runs=options.runs)
+    detector = Detector.load(file)
     from ..deployment.export import export
 
     card = export(detector, output, FORMATS[form], options.canary)
     checked = card["checked"]
-    print(f"exported     {output} and {output}.json, from {file or options.ckpt_path}")
+    print(f"exported     {output} and {output}.json, from {file}")
     print(f"takes        {card['dtype']} of shape {' × '.join(map(str, ['samples', *card['shape']]))}")
     print(f"gives        {', '.join(['score', 'p_value', 'anomaly', *card['scores'][1:]])}")
     print(

@@ -105,6 +105,8 @@ of a file or a folder
   --key COLUMN          what tells rows apart (default: training's id column if there is one, else the row's number)
   --delimiter ';'       of CSV (default: training's)
   --alpha X             alarm where p is at most this, in place of the threshold
+  --explain K           the K first reasons of each score: column, what it adds, how rare that is
+  --heatmaps FOLDER     where in an image its score comes from, a PNG file for each alarm
   --device auto|cpu|cuda:0
   --ckpt_path, --fdr, --runs as above, and --experiment NAME: of whose runs best or last is"""
 }

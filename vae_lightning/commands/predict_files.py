@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..studies.parser import StudyParser
 
 OPTIONS = "--input", "--output"
+OPTIONAL = "alpha", "fdr", "append_columns", "key", "delimiter", "explain", "heatmaps"
 
 
 def asked_for(args: list[str]) -> bool:
@@ -29,11 +30,9 @@ def main(args: list[str]) -> int:
     from ..detection import Detector, storage
 
     check_output(Path(options.output))
-    path = options.ckpt_path
-    if path in ("best", "last"):
-        path = storage.newest(path, Path(options.runs), options.experiment)
+    path = storage.find(options.ckpt_path, runs=options.runs, experiment=options.experiment)
     detector = Detector.load(path).to(_device(options.device))
-    given = {key: getattr(options, key) for key in ("alpha", "fdr", "append_columns", "key", "delimiter")}
+    given = {key: getattr(options, key) for key in OPTIONAL}
     try:
         made = predict_file(detector, options.input, options.output, progress=True, **given)
     except KeyboardInterrupt:
@@ -56,6 +55,8 @@ def parser() -> StudyParser:
     parser.add_argument("--append_columns", action="store_true")
     parser.add_argument("--key")
     parser.add_argument("--delimiter")
+    parser.add_argument("--explain", type=int)
+    parser.add_argument("--heatmaps")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--runs", default="lightning_logs")
     parser.add_argument("--experiment")

@@ -21,7 +21,7 @@ def main(args: list[str]) -> int:
         raise UserError("--address is a Ray cluster's: give --engine ray, too")
     from ..deployment.lake import score_lake
 
-    given = {key: getattr(options, key) for key in ("jobs", "engine", "address", "fdr")}
+    given = {key: getattr(options, key) for key in ("jobs", "engine", "address", "fdr", "explain")}
     try:
         total = score_lake(options.detector, options.input, options.output, form=options.format, progress=True, **given)
     except KeyboardInterrupt:
@@ -52,6 +52,7 @@ def parser() -> StudyParser:
     add("--jobs", type=int, default=1, help="processes; with --engine ray, scorers (1)")
     add("--format", choices=("parquet", "csv", "arrow"), default="parquet", help="of the outputs (parquet)")
     add("--fdr", type=float, help="bound the share of false alarms among all alarms in the folder, in (0, 1)")
+    add("--explain", type=int, metavar="K", help="the K first reasons beside each score; needs a checkpoint")
     add("--engine", choices=("ray",), help="hand the files to a Ray cluster")
     add("--address", help="of the cluster, ray://HOST:10001 for one; without it, one is started on this machine")
     return parser

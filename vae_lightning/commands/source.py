@@ -91,9 +91,15 @@ def _of_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: does not say which data set it was trained on: give --config or --data")
     for recipe in (model, data):
         check_recipe(recipe, lambda name: find(name, where=str(path)), str(path))
-    # the data decide on the shape of a sample
-    arguments = {key: value for key, value in model["init_args"].items() if key != "input_shape"}
-    return {"model": {**model, "init_args": arguments}, "data": data}
+    return {"model": _without_shape(model), "data": data}
+
+
+def _without_shape(recipe: Any) -> Any:
+    """The data decide on the shape of a sample, for an ensemble's member as well."""
+    if not isinstance(recipe, dict) or "class_path" not in recipe:
+        return recipe
+    arguments = {key: _without_shape(value) for key, value in recipe["init_args"].items() if key != "input_shape"}
+    return {**recipe, "init_args": arguments}
 
 
 def _of_run(path: Path) -> Path:

@@ -105,6 +105,8 @@ class Loader:
         num_workers: 0 indexes tensors in this process, the fastest way for data in memory. More read ahead with a
             plain DataLoader, for splits whose samples come from disk.
         redraw: What is drawn anew each epoch: (raw samples, a generator on their device) → samples of the same shape.
+        orders: So many orders at once, those of ``seed`` and of the seeds after it: each batch holds the batch of the
+            first, then that of the second, and so on.
     """
 
     def __init__(
@@ -117,9 +119,10 @@ class Loader:
         device: torch.device | None = None,
         num_workers: int = 0,
         redraw: Redraw | None = None,
+        orders: int = 1,
     ) -> None:
         self.split, self.batch_size, self.shuffle = split, batch_size, shuffle
-        self.seed, self.num_workers, self.redraw = seed, num_workers, redraw
+        self.seed, self.num_workers, self.redraw, self.orders = seed, num_workers, redraw, orders
         self.device = device or torch.device("cpu")
         self.epoch = self.position = self._start = 0
         self.sampler, self.batch_sampler = self, None  # Lightning calls set_epoch on a loader's `sampler`
@@ -157,7 +160,7 @@ class Loader:
                 sampler=plan,
                 batch_size=None,
                 num_workers=self.num_workers,
-                generator=torch.Generator().manual_seed(self._key),  # or it would draw from the one that dropout uses
+                generator=torch.Generator().manual_seed(self._key()),  # or it would draw from the one that dropout uses
                 pin_memory=self.device.type == "cuda",
             )
         for self.position, batch in enumerate(batches, start + 1):
@@ -178,17 +181,21 @@ class Loader:
 
     def _plan(self) -> list[Tensor]:
         """The positions of each batch of this rank's epoch."""
+        orders = [self._order(later) for later in range(self.orders)]
+        return orders[0] if self.orders == 1 else [torch.cat(batches) for batches in zip(*orders, strict=True)]
+
+    def _order(self, later: int) -> list[Tensor]:
         n = len(self.split)
         order = torch.arange(n)
         if self.shuffle:
-            generator = torch.Generator().manual_seed(self._key)
+            generator = torch.Generator().manual_seed(self._key(later))
             order = torch.randperm(n, generator=generator)[: n - n % self.world]
         share = order[self.rank :: self.world].to(self._index_device)
         return list(share.split(even_batches(len(share), self.batch_size, len(self))))
 
-    @property
-    def _key(self) -> int:
-        return hash((self.seed, self.epoch))
+    def _key(self, later: int = 0) -> int:
+        """Of the order of this epoch, for the loader's seed or one that is larger by ``later``."""
+        return hash((self.seed + later, self.epoch))
 
     @property
     def _index_device(self) -> torch.device:

@@ -22,13 +22,15 @@ class Worker:
 
     Args:
         detector: What :class:`Scorer` opens, on the worker's machine.
+        explain: Reasons beside each score.
     """
 
-    def __init__(self, detector: str) -> None:
-        self.scorer = Scorer(detector, threads=1)
+    def __init__(self, detector: str, explain: int | None = None) -> None:
+        self.scorer, self.explain = Scorer(detector, threads=1), explain
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        found = [score_part(self.scorer, Part(*pair)) for pair in zip(batch["source"], batch["output"], strict=True)]
+        parts = [Part(*pair) for pair in zip(batch["source"], batch["output"], strict=True)]
+        found = [score_part(self.scorer, part, self.explain) for part in parts]
         plain = "source", "rows", "anomalies"
         columns: dict[str, Any] = {name: [getattr(one, name) for one in found] for name in plain}
         return {
@@ -38,7 +40,9 @@ class Worker:
         }
 
 
-def scored(detector: str, parts: list[Part], jobs: int, address: str | None = None) -> Iterator[Scored]:
+def scored(
+    detector: str, parts: list[Part], jobs: int, address: str | None = None, explain: int | None = None
+) -> Iterator[Scored]:
     """What became of each part, in the order in which they are done.
 
     Args:
@@ -47,6 +51,7 @@ def scored(detector: str, parts: list[Part], jobs: int, address: str | None = No
         parts: To be scored.
         jobs: Scorers at most, each on one core.
         address: Of the cluster; None starts one on this machine.
+        explain: Reasons beside each score.
 
     Raises:
         UserError: Without Ray, or when the cluster cannot be reached.
@@ -69,7 +74,8 @@ def scored(detector: str, parts: list[Part], jobs: int, address: str | None = No
         blocks = min(len(parts), 100_000)
         dataset = ray.data.from_items([part._asdict() for part in parts], override_num_blocks=blocks)
         pool = ray.data.ActorPoolStrategy(min_size=1, max_size=jobs)
-        found = dataset.map_batches(Worker, fn_constructor_args=(detector,), batch_size=1, compute=pool, num_cpus=1)
+        given: dict[str, Any] = {"fn_constructor_args": (detector, explain), "compute": pool}
+        found = dataset.map_batches(Worker, batch_size=1, num_cpus=1, **given)
         for row in found.iter_rows():
             notes = tuple(row["notes"].split("\n")) if row["notes"] else ()
             yield Scored(row["source"], row["rows"], row["anomalies"], notes, row["error"] or None)

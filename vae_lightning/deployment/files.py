@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..detection.explainer import Explainer
 from ..errors import UserError
+from . import reasons
 from .export import manifest_of
 from .inputs import Keep
 from .opening import opened
@@ -26,6 +28,8 @@ def predict_file(
     append_columns: bool = False,
     key: str | None = None,
     delimiter: str | None = None,
+    explain: int | None = None,
+    heatmaps: str | Path | None = None,
     progress: bool = False,
 ) -> Summary:
     """Score a table or a folder of images of any size into a file of scores, p-values and decisions.
@@ -45,6 +49,9 @@ def predict_file(
         key: The column that tells rows apart, in place of their numbers; None: the one that the detector's data module
             was told of, where the table has it.
         delimiter: Of CSV; None: the one of the table that the detector was trained on.
+        explain: Reasons of the score that decides, three columns each behind ``anomaly``: ``reason_1`` names the
+            column that is the most to blame, see :class:`~vae_lightning.detection.explanation.Explanation`.
+        heatmaps: A folder for pictures of where in an image its score comes from, of those that raise an alarm.
         progress: Whether to show on stderr how far it is.
 
     Returns:
@@ -57,15 +64,25 @@ def predict_file(
     output, source = Path(output), Path(source)
     check_output(output)
     detector.check_calibrated()
+    reasons.check(explain)
     _check_apart(source, output)
+    if heatmaps is not None:
+        reasons.check_heatmaps(detector, source, Path(heatmaps))
     keep: Keep | None = None if not append_columns else "as they are" if output.suffix == ".csv" else "as numbers"
-    given = opened(manifest_of(detector), source, key, keep, delimiter)
+    manifest = manifest_of(detector)
+    given = opened(manifest, source, key, keep, delimiter)
+    explainer = Explainer(detector, tries=0) if explain else None
 
     def run(raw: Any) -> Answer:
         found = detector.run(raw)
-        return {**found.each, "p_value": found.p_value, "anomaly": found.anomaly}
+        why = explainer.run(raw).appended(explain) if explainer and explain else {}
+        return {**found.each, "p_value": found.p_value, "anomaly": found.anomaly, **why}
 
-    made = score_input(given, run, detector.names, output, alpha, fdr, progress)
+    more = reasons.fields(explain, manifest.shape)
+    made = score_input(given, run, detector.names, output, alpha, fdr, progress, more)
+    if heatmaps is not None:
+        drawn = reasons.write_heatmaps(detector, source, output, Path(heatmaps))
+        made.notes.append(f"{drawn:,} heat maps of alarms in {heatmaps}")
     if not made.anomalies and (reason := detector.unreachable(made.rows, alpha, fdr)):
         made.notes.append(reason)
     return made

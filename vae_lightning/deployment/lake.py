@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from .. import levels
 from ..errors import UserError
 from ..files import lock, write_whole
-from . import discoveries, workers
+from . import discoveries, reasons, workers
 from .parts import Form, Part, Scored, is_finished, parts_of
 from .progress import shown
 from .scorer import Scorer
@@ -50,6 +50,7 @@ def score_lake(
     address: str | None = None,
     fdr: float | None = None,
     form: Form = "parquet",
+    explain: int | None = None,
     progress: bool = False,
 ) -> Total:
     """Score every file below a folder into a file of its own: ``a/b.csv`` into ``a/b.csv.parquet``.
@@ -67,21 +68,25 @@ def score_lake(
         address: Of the cluster; None starts one on this machine.
         fdr: Decide by Benjamini and Hochberg's procedure at this level over all samples in the output folder.
         form: Of the outputs.
+        explain: Reasons beside each score, see :func:`~vae_lightning.deployment.files.predict_file`; of a checkpoint.
         progress: Whether to show on stderr how far it is.
 
     Raises:
         UserError: When detector, source or output are not what they should be.
     """
     levels.check(None, fdr)
+    reasons.check(explain)
     source, output = Path(source), Path(output)
     scorer = Scorer(detector)
+    if explain:
+        scorer.check_explains()
     parts = parts_of(source, output, scorer.manifest, form)
-    with claimed(output, scorer, {"format": form, "fdr": fdr}):
+    with claimed(output, scorer, {"format": form, "fdr": fdr, "explain": explain}):
         left = [part for part in parts if not is_finished(part)]
         rows = anomalies = 0
         failed: dict[str, str] = {}
         notes: dict[str, None] = {}
-        found = ([one] for one in _scored(str(detector), left, jobs, engine, address))
+        found = ([one] for one in _scored(str(detector), left, jobs, engine, address, explain))
         for (scored,) in shown(found, len(left), progress, unit="files"):
             rows, anomalies = rows + scored.rows, anomalies + scored.anomalies
             notes.update(dict.fromkeys(scored.notes))
@@ -94,12 +99,14 @@ def score_lake(
     return Total(len(done), len(parts) - len(left), rows, anomalies, failed, list(notes))
 
 
-def _scored(detector: str, parts: list[Part], jobs: int, engine: str | None, address: str | None) -> Iterator[Scored]:
+def _scored(
+    detector: str, parts: list[Part], jobs: int, engine: str | None, address: str | None, explain: int | None
+) -> Iterator[Scored]:
     if engine == "ray":
         from . import cluster
 
-        return cluster.scored(detector, parts, jobs, address)
-    return workers.scored(detector, parts, jobs)
+        return cluster.scored(detector, parts, jobs, address, explain)
+    return workers.scored(detector, parts, jobs, explain)
 
 
 @contextlib.contextmanager
@@ -145,5 +152,5 @@ def _check_mark(file: Path, mine: dict[str, Any]) -> None:
         raise UserError(f"{file.parent}: holds the scores of another detector ({model}): give a new folder")
     for key, value in mine.items():
         if other.get(key) != value and (key != "fdr" or value is None):
-            given = "no --fdr" if other.get(key) is None else f"--{key} {other[key]}"
+            given = f"no --{key}" if other.get(key) is None else f"--{key} {other[key]}"
             raise UserError(f"{file.parent}: was written with {given}: give the same again, or a new folder")

@@ -11,6 +11,7 @@ import numpy as np
 from ..data.readers import holds_table
 from ..errors import UserError
 from ..imagefiles import images_below
+from . import reasons
 from .inputs import ImageInput, Input
 from .manifest import Manifest
 from .opening import opened
@@ -101,16 +102,18 @@ def is_finished(part: Part) -> bool:
     return output.stat().st_mtime_ns >= max(path.stat().st_mtime_ns for path in changed)
 
 
-def score_part(scorer: Scorer, part: Part) -> Scored:
-    """Score a part; what is wrong with it is said and not raised, for the others' sake."""
+def score_part(scorer: Scorer, part: Part, explain: int | None = None) -> Scored:
+    """Score a part, with so many reasons; what is wrong with it is said and not raised, for the others' sake."""
     first, *_ = names = list(scorer.manifest.scores)
 
     def run(x: np.ndarray) -> Answer:
         found = scorer.run(x)
-        return {first: found["score"], **found}
+        why = scorer.explain(x).appended(explain) if explain else {}
+        return {first: found["score"], **found, **why}
 
+    more = reasons.fields(explain, scorer.manifest.shape)
     try:
-        made = score_input(_opened(scorer.manifest, Path(part.source)), run, names, Path(part.output))
+        made = score_input(_opened(scorer.manifest, Path(part.source)), run, names, Path(part.output), more=more)
     except UserError as error:
         text = str(error)
         return Scored(part.source, error=text if part.source in text else f"{part.source}: {text}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -80,13 +80,17 @@ class Scorer:
         Raises:
             UserError: For an exported file.
         """
+        self.check_explains()
         if self._explainer is None:
-            if self.detector is None:
-                raise UserError(f"{self.path}: {NO_REASONS}")
             from ..detection.explainer import Explainer
 
-            self._explainer = Explainer(self.detector)
-        return self._explainer(x)
+            self._explainer = Explainer(cast("Detector", self.detector))
+        return self._explainer.run(x)
+
+    def check_explains(self) -> None:
+        """Raise a UserError if it gives scores and no reasons: an exported file does not."""
+        if self.detector is None:
+            raise UserError(f"{self.path}: {NO_REASONS}")
 
     def encode(self, samples: Any, first_row: int = 0) -> np.ndarray:
         """Samples as the graph takes them, (N, *shape) of the manifest's dtype.

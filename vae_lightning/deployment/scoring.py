@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,7 @@ def score_input(
     alpha: float | None = None,
     fdr: float | None = None,
     progress: bool = False,
+    more: Sequence[Any] = (),
 ) -> Summary:
     """Write a table with a row for each sample: what tells it apart, each score, ``p_value``, ``anomaly``, the rest.
 
@@ -55,6 +56,7 @@ def score_input(
         fdr: Decide by Benjamini and Hochberg's procedure at this level over all samples. They are gone through twice:
             the second time in a temporary file beside the output.
         progress: Whether to show it on stderr.
+        more: Further columns that ``run`` gives, pyarrow fields; they come behind the decision.
 
     Raises:
         UserError: When anything is wrong with input or output. There is then no output.
@@ -64,7 +66,7 @@ def score_input(
     pa = pyarrow()
     first, *rest = given.kept
     decided = [pa.field("p_value", pa.float32(), False), pa.field("anomaly", pa.bool_(), False)]
-    schema = pa.schema([first, *(pa.field(name, pa.float32(), False) for name in scores), *decided, *rest])
+    schema = pa.schema([first, *(pa.field(name, pa.float32(), False) for name in scores), *decided, *more, *rest])
     if twice := sorted(name for name, count in Counter(schema.names).items() if count > 1):
         raise UserError(f"column {twice[0]!r} is the input's and the output's: rename it, or do not append columns")
     batches = shown(_scored(given, run, schema), given.rows, progress)

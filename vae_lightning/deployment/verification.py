@@ -57,7 +57,8 @@ def verify(detector: Detector, manifest: Manifest, run: Runner, canary: np.ndarr
         for name in manifest.scores:
             scores = found["score" if name == manifest.scores[0] else name]
             threshold = detector.model.thresholds[name]
-            far = difference(scores, expected.each[name].numpy(), spread(threshold))
+            scale = max(spread(threshold), detector.model.scores[name].scale)
+            far = difference(scores, expected.each[name].numpy(), scale)
             if not far.max() <= TOLERANCE:
                 row = int(far.argmax())
                 raise UserError(

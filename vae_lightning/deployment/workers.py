@@ -15,20 +15,21 @@ from .scorer import Scorer
 _scorer: Scorer  # of a worker process
 
 
-def scored(detector: str, parts: list[Part], jobs: int) -> Iterator[Scored]:
+def scored(detector: str, parts: list[Part], jobs: int, explain: int | None = None) -> Iterator[Scored]:
     """What became of each part, in the order in which they are done.
 
     Args:
         detector: What :class:`Scorer` opens.
         parts: To be scored.
         jobs: Processes; 1 is this one.
+        explain: Reasons beside each score.
 
     Raises:
         UserError: When a process was killed. What is done stays done.
     """
     if jobs == 1:
         scorer = Scorer(detector)
-        yield from (score_part(scorer, part) for part in parts)
+        yield from (score_part(scorer, part, explain) for part in parts)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     with ProcessPoolExecutor(min(jobs, max(1, len(parts))), context, _open, (detector,)) as pool:
@@ -37,7 +38,7 @@ def scored(detector: str, parts: list[Part], jobs: int) -> Iterator[Scored]:
         try:
             while True:
                 for part in waiting:  # no more than are needed: a list of a million tasks would take gigabytes
-                    running.add(pool.submit(_score, part))
+                    running.add(pool.submit(_score, part, explain))
                     if len(running) >= 2 * jobs:
                         break
                 if not running:
@@ -59,5 +60,5 @@ def _open(detector: str) -> None:
     _scorer = Scorer(detector, threads=1)
 
 
-def _score(part: Part) -> Scored:
-    return score_part(_scorer, part)
+def _score(part: Part, explain: int | None) -> Scored:
+    return score_part(_scorer, part, explain)

@@ -215,10 +215,7 @@ class Detector:
             raw: A tensor or array (N, *raw_shape).
         """
         self.check_calibrated()
-        raw = torch.as_tensor(raw)
-        self.model.preprocessing.check(raw, self.model.preprocessing.raw_shape(self.model.input_shape))
-        with evaluating(self.model):
-            return _as_numpy(self._of(self.graph, raw))
+        return _as_numpy(self.through_encoded(self.graph, raw))
 
     def score(self, x: Any, name: str | None = None) -> Any:
         """float32 (N,): one score of each sample, the one that decides unless another is named."""
@@ -355,6 +352,13 @@ class Detector:
         with evaluating(self.model):
             for raw in samples:
                 yield self._of(function, raw)
+
+    def through_encoded(self, function: Callable[[Tensor], Any], raw: Any) -> Any:
+        """The same of all of what ``Schema.encode`` or a ``Decoder`` gave: its numbers are not checked again."""
+        raw = torch.as_tensor(raw)
+        self.model.preprocessing.check(raw, self.model.preprocessing.raw_shape(self.model.input_shape))
+        with evaluating(self.model):
+            return self._of(function, raw)
 
     def _of(self, function: Callable[[Tensor], Any], raw: Tensor) -> Any:
         parts = raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]

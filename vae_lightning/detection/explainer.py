@@ -39,9 +39,18 @@ class Explainer:
 
     @torch.no_grad()
     def __call__(self, x: Any) -> Explanation:
-        found = [self._finished(part) for part in self.detector.through(self._parts, x)]
+        found = list(self.detector.through(self._parts, x))
         if not found:
             raise UserError("there are no samples: the iterable of batches is empty")
+        return self._explained(found)
+
+    @torch.no_grad()
+    def run(self, raw: Any) -> Explanation:
+        """The same of what ``Schema.encode`` or a ``Decoder`` gave: its numbers are not checked again."""
+        return self._explained([self.detector.through_encoded(self._parts, raw)])
+
+    def _explained(self, parts: list[dict[str, Tensor]]) -> Explanation:
+        found = [self._finished(part) for part in parts]
         columns = {key: np.concatenate([part[key].numpy() for part in found]) for key in found[0]}
         exact = bool(columns.pop("exact").all())
         names, schema = (self.detector.columns, self.detector.schema) if columns["value"].ndim == 2 else (None, None)

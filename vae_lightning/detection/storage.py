@@ -6,7 +6,6 @@ Both hold tensors and primitives alone and are read with ``weights_only``; what 
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -30,13 +29,16 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("vae_lightning", "torch", "lightning")}
 
 
-def find(path: str | Path, which: str = "best", runs: str | Path = "lightning_logs") -> Path:
+def find(
+    path: str | Path, which: str = "best", runs: str | Path = "lightning_logs", experiment: str | None = None
+) -> Path:
     """The checkpoint that is meant.
 
     Args:
         path: A file; a run's folder; or ``best`` or ``last``, of the newest run.
         which: Of a run's folder: ``best``, or else ``last`` where there is no best one; or ``last``.
         runs: The folder of all runs, ``<runs>/<experiment>/version_<n>``.
+        experiment: Of whose runs the newest one is; None: of all.
 
     Raises:
         UserError: When there is none.
@@ -44,7 +46,7 @@ def find(path: str | Path, which: str = "best", runs: str | Path = "lightning_lo
     if which not in ("best", "last"):
         raise UserError(f"which = {which} is neither best nor last")
     if str(path) in ("best", "last"):
-        return newest(str(path), Path(runs))
+        return newest(str(path), Path(runs), experiment)
     path = Path(path)
     if path.is_dir():
         for name in dict.fromkeys((which, "last")):
@@ -107,7 +109,7 @@ def current(content: Any, path: Path) -> dict[str, Any]:
     about = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(about, dict) or "format" not in about:
         raise UserError(f"{path}: holds no model of vae_lightning: give a checkpoint that `fit` has written")
-    if about["format"] != FORMAT:
+    if not isinstance(about["format"], int) or about["format"] != FORMAT:
         writer = about["versions"].get("vae_lightning") if isinstance(about.get("versions"), dict) else None
         raise UserError(
             f"{path}: written by vae_lightning {writer or 'of another version'} in format {about['format']}; this one "
@@ -131,17 +133,34 @@ def _is_whole(content: dict[str, Any]) -> bool:
     )
 
 
+def _check_numbers(state: dict[str, Tensor], kinds: dict[str, torch.dtype]) -> None:
+    """Raise a UserError for what no training leaves: weights that are no numbers, and scores out of order.
+
+    Args:
+        state: Of a file.
+        kinds: Of the model that it is for.
+    """
+    for key, value in state.items():
+        if kinds.get(key, value.dtype).is_floating_point != value.dtype.is_floating_point:
+            raise UserError(f"damaged: `{key}` holds {value.dtype}: give another one")
+        if not key.startswith("thresholds.") and value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"damaged: `{key}` holds NaN or infinity: give another one")
+        if key.endswith(".calibration") and not (value.isfinite().all() and (value.diff() >= 0).all()):
+            raise UserError(f"damaged: `{key}` holds NaN, or is not in order: give another one")
+
+
+def _try_out(model: Any) -> None:
+    """Score the raw samples that come with a file: recipe and weights then go together."""
+    if model.canary is None or not model.detector.calibrated:
+        return
+    with torch.no_grad():
+        model.detector.graph(model.canary)
+
+
 def write(content: dict[str, Any], path: Path) -> None:
     """Write beside the target and then rename: a process killed at any moment leaves the old file or the new one."""
     with whole(path) as temporary, temporary.open("wb") as file:
         torch.save(content, file)
-
-
-def clear(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote have left in a folder that nobody writes to now."""
-    for path in folder.glob(".*.ckpt.*") if folder.is_dir() else ():
-        if re.fullmatch(r"[0-9a-f]{32}", path.name.rpartition(".")[2]):
-            path.unlink(missing_ok=True)
 
 
 def _is_old(content: dict[str, Any]) -> bool:
@@ -197,9 +216,13 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
         model = build(about["model"], trust, where)
         if not all(hasattr(model, name) for name in ("preprocessing", "scores", "thresholds")):
             raise UserError(f"{where}: {about['model']['class_path']} is no model")
+        kinds = {key: value.dtype for key, value in model.state_dict().items()}
+        _check_numbers(content["state_dict"], kinds)
         model.load_state_dict(content["state_dict"])
         model.trained_on = dict(about["trained_on"])
         model.canary = about.get("canary")
+        model.eval()
+        _try_out(model)
     except UserError as error:
         raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from error
     except Exception as error:  # whatever a recipe leads to that nobody wrote on purpose
@@ -207,4 +230,4 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
         raise UserError(f"{where}: its recipe and its weights do not go together: {reason}") from error
     finally:
         torch.set_rng_state(drawn)
-    return model.eval()
+    return model

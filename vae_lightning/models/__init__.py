@@ -5,9 +5,10 @@ Stands on ``detection`` and ``scores``; knows no data module, command or trainer
 
 from .autoencoder import Autoencoder
 from .base import AnomalyModel
+from .ensemble import Ensemble
 from .grid import Grid
 from .iwae import IWAE
 from .mixed import Mixed
 from .vae import VAE
 
-__all__ = ["IWAE", "VAE", "AnomalyModel", "Autoencoder", "Grid", "Mixed"]
+__all__ = ["IWAE", "VAE", "AnomalyModel", "Autoencoder", "Ensemble", "Grid", "Mixed"]

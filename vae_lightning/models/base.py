@@ -40,6 +40,8 @@ class AnomalyModel(Recorded, Steps):
         lr_scheduler: Stepped once an epoch, OneCycleLR and CyclicLR at each optimiser step; None keeps the rate.
     """
 
+    orders = 1  # in how many orders at once it is given the training samples
+
     def __init__(
         self,
         input_shape: list[int],
@@ -144,6 +146,7 @@ class AnomalyModel(Recorded, Steps):
         if self.preprocessing is None and not hasattr(data, "preprocessing"):
             raise UserError("the model has no preprocessing: give it one, or an AnomalyDataModule")
         if hasattr(data, "reference_dataloader"):
+            data.orders = self.orders
             self.adopt(data, again=stage == "fit")
 
     def adopt(self, data: Any, again: bool = True) -> None:

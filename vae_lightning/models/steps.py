@@ -62,6 +62,10 @@ class Steps(LightningModule):
         """The weight that the training ends with."""
         return 1.0
 
+    def minimised(self, loss: Tensor) -> Tensor:
+        """From the loss of each sample (B,) to what an optimiser is given."""
+        return loss.mean()
+
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the running hook 45 times a step, and a module's own __setattr__ is slow
         if name == "_current_fx_name":
@@ -75,7 +79,7 @@ class Steps(LightningModule):
         self._stale = True
         self.beta = self.beta_at(self.global_step, self._steps_per_epoch)
         terms = self.objective(self.prepared(batch.x), self.beta)
-        loss = terms["loss"].mean()
+        loss = self.minimised(terms["loss"])
         self._means["train"].update(terms)
         # a GPU is asked only now and then: each answer makes it wait
         if loss.device.type == "cpu" or batch_idx % 50 == 0:
@@ -242,7 +246,11 @@ class Steps(LightningModule):
         return mine
 
     def _seed_noise(self, step: int) -> None:
-        self._seeded.manual_seed(hash((torch.initial_seed(), self.global_rank, step)))
+        self._seeded.manual_seed(self.noise_seed(step))
+
+    def noise_seed(self, step: int, later: int = 0) -> int:
+        """Of the noise of a step, for this run or one whose seed is larger by ``later``."""
+        return hash((torch.initial_seed() + later, self.global_rank, step))
 
     @property
     def _world(self) -> int:

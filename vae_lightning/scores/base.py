@@ -24,11 +24,13 @@ class Score(Fitted):
         requires: Methods that a model must have to be scored.
         unit: Of the score, for axes and tables; empty where it has none.
         export_refusal: Why it cannot be part of an exported file, in one line; None if it can.
+        scale: Of what it is a difference of, where that is more than its own: its rounding error is a share of that.
     """
 
     requires: tuple[str, ...] = ("reconstruct",)
     unit = ""
     export_refusal: str | None = None
+    scale: float = 0.0
 
     def check(self, model: nn.Module) -> None:
         """Raise a UserError if the model lacks what this score needs."""

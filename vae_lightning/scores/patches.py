@@ -24,7 +24,7 @@ class PatchEnergy(Mapped):
 
     v_i and λ_i are the principal directions of normal k × k patches and their variances, in B bands from the broad
     strokes of the texture down to its noise. E_b(p) is log of the mean of (v_iᵀ patch)² / λ_i over the directions of
-    band b and the window around pixel p, less its mean over the image; f(p) holds the E_b. The map is the sum of
+    band b and the window around pixel p, less its median over the image; f(p) holds the E_b. The map is the sum of
     (f(p) − m(p))ᵀ Σ⁻¹ (f(p) − m(p)) of the input and of the error x − x̂, each with its own directions, the mean m(p) of
     normal training images around p and the covariance Σ of all their places. Its largest value is the score.
 
@@ -136,7 +136,8 @@ class PatchEnergy(Mapped):
             squares = F.conv2d(x, filters, stride=self.stride).square()
             found.append(torch.stack([squares[:, i:j].mean(1) for i, j in itertools.pairwise(cuts)], 1))
         energies = local_mean(torch.stack(found), self.places).clamp_min(1e-6).log()
-        return energies - energies.mean((3, 4), keepdim=True)
+        # an image's own level: the median, which a defect that is large in a small image leaves as it is
+        return energies - energies.flatten(3).median(3).values[..., None, None]
 
     def _cuts(self, n: int) -> list[int]:
         """Where bands begin and end: each holds a multiple of the directions of the one before."""

@@ -48,7 +48,8 @@ class Passes:
         known, writes, original = self._copies.get(id(t), (None, 0, t))
         if known is None or known() is not t:
             return None
-        if torch.compiler.is_compiling():  # a graph has no values yet to be compared, but writes are counted
+        # a graph has no values yet to be compared, and a GPU would have to wait for them; but writes are counted
+        if torch.compiler.is_compiling() or (t.device.type != "cpu" and not t.is_inference()):
             return original if writes == _writes(t) >= 0 else None
         return original if torch.equal(t, original) else None
 

@@ -15,22 +15,20 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
 from ..batch import Batch
 from ..data import AnomalyDataModule
+from ..models import AnomalyModel
+from .adam import Prepared, simple
 
 log = logging.getLogger(__name__)
 
-STEP_HOOKS = (
-    "on_train_batch_start",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_train_batch_end",
-)
+WITHIN_STEP = "on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step"
+STEP_HOOKS = "on_train_batch_start", *WITHIN_STEP, "on_train_batch_end"
 
 
 class NoProfiler(PassThroughProfiler):
@@ -70,6 +68,8 @@ def lean(trainer: Any, model: LightningModule, data: Any) -> Iterator[None]:
             names = ("batch", "batch_idx")[: 1 + indexed]
             if not hasattr(trainer.fit_loop.epoch_loop, "_build_kwargs"):
                 raise AttributeError("_build_kwargs")
+            loop = trainer.fit_loop.epoch_loop.automatic_optimization
+            put(loop, "run", _Step(loop, model))
             put(trainer.fit_loop.epoch_loop, "_build_kwargs", lambda _, *given: dict(zip(names, given, strict=False)))
         except AttributeError as error:
             log.debug("this version of Lightning is left as it is: %s", error)
@@ -119,6 +119,68 @@ def _leaves_batches_alone(model: LightningModule, data: Any) -> bool:
 
 def _as_it_is(batch: Batch, *_: Any, **__: Any) -> Batch:
     return batch
+
+
+def _steps_plainly(trainer: Any, model: LightningModule) -> bool:
+    """Whether nothing comes between forward pass, gradients and optimiser: one process, one precision, no hooks."""
+    hooks = "backward", "optimizer_step", "configure_gradient_clipping", *WITHIN_STEP
+    return (
+        isinstance(model, AnomalyModel)
+        and _inherits(model, AnomalyModel, "training_step")
+        and _inherits(model, AnomalyModel, "optimizer_zero_grad")
+        and all(_inherits(model, LightningModule, hook) or vars(model).get(hook, model) is None for hook in hooks)
+        and all(
+            _inherits(c, Callback, hook) or vars(c).get(hook, c) is None
+            for c in trainer.callbacks
+            for hook in WITHIN_STEP
+        )
+        and type(trainer.strategy) is SingleDeviceStrategy
+        and type(trainer.precision_plugin) is Precision
+        and trainer.accumulate_grad_batches == 1
+        and not trainer.gradient_clip_val
+    )
+
+
+class _Step:
+    """What Lightning's own step comes to: forward pass, gradients, optimiser, and its counts of them."""
+
+    def __init__(self, loop: Any, model: Any) -> None:
+        self.loop, self.model = loop, model
+        self.plain: bool | None = None
+        self.adam: Prepared | None = None
+
+    def __call__(self, optimizer: torch.optim.Optimizer, batch_idx: int, given: dict[str, Any]) -> dict[str, Any]:
+        if self.plain is None or batch_idx == 0:  # asked again in each epoch: a callback may have changed something
+            self.plain = _steps_plainly(self.loop.trainer, self.model)
+        if not self.plain:
+            its: dict[str, Any] = type(self.loop).run(self.loop, optimizer, batch_idx, given)
+            return its
+        counts, found = self.loop.optim_progress.optimizer, {}
+
+        def closure() -> torch.Tensor:
+            loss = found["loss"] = self._gradients(counts.zero_grad, optimizer, batch_idx, given)
+            return loss
+
+        counts.step.increment_ready()
+        if self.adam is not None and self.adam.holds():
+            closure()
+            self.adam.step()
+        else:
+            optimizer.step(closure)  # type: ignore[arg-type]
+            self.adam = Prepared(optimizer) if simple(optimizer) else None  # type: ignore[arg-type]
+        counts.step.increment_completed()
+        return found
+
+    def _gradients(self, counts: Any, optimizer: Any, batch_idx: int, given: dict[str, Any]) -> torch.Tensor:
+        self.model._current_fx_name = "training_step"
+        loss: torch.Tensor = self.model.training_step(*given.values())
+        self.model._current_fx_name = None
+        counts.increment_ready()
+        counts.increment_started()
+        self.model.optimizer_zero_grad(self.model.current_epoch, batch_idx, optimizer)
+        counts.increment_completed()
+        loss.backward()
+        return loss.detach()
 
 
 def _inherits(instance: Any, base: type, method: str) -> bool:

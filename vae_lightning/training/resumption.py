@@ -14,8 +14,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from ..detection import storage
 from ..errors import UserError
+from ..files import clear
 
 
 class LastCheckpoint(Checkpoint):
@@ -42,7 +42,7 @@ class LastCheckpoint(Checkpoint):
         if self.folder is None and stage == "fit":
             self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
         if self.folder is not None and stage == "fit" and trainer.is_global_zero:
-            storage.clear(self.folder)
+            clear(self.folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._steps = self._saved = trainer.global_step

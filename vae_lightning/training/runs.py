@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import write_whole
+from ..files import check_inside, clear, write_whole
 from .callbacks.metrics import flatten
 
 VARIABLE = "VAE_LIGHTNING_RUN"  # tells processes that a strategy launches which folder the first one has claimed
@@ -42,7 +42,7 @@ def claim(experiment: Path, folder: Path | None, writes: bool = True) -> Path:
         writes: Whether this process trains there, as one at a time may; until :func:`release`.
 
     Raises:
-        UserError: When the folder cannot be made, or another process trains there.
+        UserError: When the folder cannot be made, leads out of itself, or another process trains there.
     """
     if claimed := os.environ.get(VARIABLE):
         return Path(claimed)
@@ -57,8 +57,11 @@ def claim(experiment: Path, folder: Path | None, writes: bool = True) -> Path:
             raise UserError(
                 f"{experiment}: cannot be written ({error.strerror}): set --runs to another folder"
             ) from error
+    else:
+        check_inside(folder)
     if writes:
         _lock(folder)
+        clear(folder)
     os.environ[VARIABLE] = str(folder)
     return folder
 

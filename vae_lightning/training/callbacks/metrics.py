@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from ...data import NORMAL, AnomalyDataModule, Batch
 from ...detection import Threshold
+from ...files import whole
 from ..board import Board
 
 SCORES = "test_scores.npz"
@@ -161,11 +161,8 @@ class DetectionMetrics(Callback):
 def save_scores(path: Path, scores: dict[str, Tensor], labels: Tensor) -> None:
     """Scores by name, each (N,), and labels (N,) as an NPZ file, whole or not at all."""
     columns: dict[str, Any] = {name: column.float().cpu().numpy() for name, column in scores.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:  # a name without .npz would be given one
+    with whole(path) as temporary, temporary.open("wb") as file:  # a name without .npz would be given one
         np.savez(file, **columns, labels=labels.cpu().numpy().astype(np.int8))
-    os.replace(temporary, path)
 
 
 def described(trainer: Trainer) -> dict[str, Any]:

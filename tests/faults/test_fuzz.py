@@ -1,0 +1,157 @@
+"""Odd input of all kinds: each case ends with what was asked for, or with one line, exit code 2 and nothing written.
+
+FAULTS=nightly takes ten times as many; FUZZ=FILE keeps the counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import odd
+import pytest
+import torch
+from conftest import CONFIGS, SMALL
+from harness import NIGHTLY
+
+from vae_lightning.commands import main
+from vae_lightning.detection import Detector, storage
+from vae_lightning.errors import UserError
+
+ROWS = np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32)
+CASES = {"options": 40, "configs": 40, "tables": 40, "sweeps": 40, "finished": 6}
+MEMORY = 4 << 30  # bytes more than there are at the start: what asks for more is refused, as on a smaller machine
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert main(f"fit --config {CONFIGS}/beta_vae.yaml{SMALL} --runs {folder}".split()) == 0
+    return folder / "beta_vae/version_0"
+
+
+@pytest.fixture(autouse=True)
+def _bounds() -> Iterator[None]:
+    """A minute a case, and no more memory than the machine can spare."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
+    handler = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it takes more than a minute"))
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, handler)
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def outcome(words: list[str]) -> tuple[int, list[str], str]:
+    """Exit code, what standard error shows, and standard output, of a command line in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    environment = dict(os.environ)
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(words)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+        torch.set_default_dtype(torch.float32)
+    return code, err.getvalue().splitlines(), out.getvalue()
+
+
+def judge(words: list[str], folder: Path) -> str:
+    """``done`` or ``refused``; anything else fails."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    code, said, out = outcome(words)
+    made = [path for path in folder.rglob("*") if path.is_file() and path not in before]
+    if code == 0:
+        for file in made:
+            if file.name == "results.json":
+                assert {"epochs", "seconds", "metrics"} <= json.loads(file.read_text()).keys(), words
+        return "done"
+    assert code == 2, (words, code, said)
+    if any("the training loss became" in line for line in said):  # it had begun
+        return "refused"
+    assert len(said) == 1, (words, said)
+    assert said[0].startswith("error: "), (words, said)
+    assert not out.strip(), (words, out)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == {
+        path: time for path, time in before.items() if path.is_file()
+    }, (words, said)
+    assert set(folder.rglob("*")) == set(before), (words, said)
+    return "refused"
+
+
+def record(kind: str, counts: Counter[str]) -> None:
+    print(kind, dict(counts))
+    if file := os.environ.get("FUZZ"):
+        there = json.loads(Path(file).read_text()) if Path(file).exists() else {}
+        Path(file).write_text(json.dumps({**there, kind: dict(counts)}, indent=2) + "\n")
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_a_command_does_what_it_is_asked_or_says_why_not(
+    kind: str, trained: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    make: Callable[..., list[str]] = getattr(odd, kind)
+    counts: Counter[str] = Counter()
+    for case in range(CASES[kind] * (10 if NIGHTLY else 1)):
+        folder = tmp_path / f"case_{case}"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        draw = random.Random(f"{kind} {case}")
+        words = make(draw, folder, trained) if kind == "finished" else make(draw, folder)
+        counts[judge([word.replace("{run}", str(trained)) for word in words], folder)] += 1
+        shutil.rmtree(folder)
+    record(kind, counts)
+    assert counts["refused"] > 0.15 * counts.total()
+
+
+def test_a_checkpoint_is_read_or_refused_in_a_line(trained: Path, tmp_path: Path) -> None:
+    """What is read has as many scores as rows, and all of them are numbers."""
+    content, file, counts = storage.load(trained / "checkpoints/best.ckpt"), tmp_path / "odd.ckpt", Counter[str]()
+    for case in range(1000 if NIGHTLY else 60):
+        draw = random.Random(case)
+        torch.save(odd.checkpoint(draw, content), file)
+        try:
+            detector = Detector.load(file)
+            scores = detector.score(ROWS)
+        except UserError as error:
+            counts["refused" if len(str(error).splitlines()) == 1 else "more than a line"] += 1
+        else:
+            assert scores.shape == (50,)
+            assert np.isfinite(scores).all(), case
+            assert detector.p_values(ROWS).shape == detector.predict(ROWS).shape == (50,)
+            counts["done"] += 1
+    record("checkpoints", counts)
+    assert not counts["more than a line"]
+    assert counts["refused"] > 0.4 * counts.total()
+
+
+def test_an_array_of_eighty_terabytes_in_a_small_file(trained: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, tmp_path / "odd")
+    (tmp_path / "odd/test_scores.npz").unlink()
+    with zipfile.ZipFile(tmp_path / "odd/test_scores.npz", "w") as archive:
+        for name in ("score", "labels"):
+            header = io.BytesIO()
+            about = {"descr": "<f8", "fortran_order": False, "shape": (10**13,)}
+            np.lib.format.write_array_header_1_0(header, about)
+            archive.writestr(f"{name}.npy", header.getvalue() + b"\0" * 100)
+    assert judge(["compare", "odd"], tmp_path) == "refused"
