@@ -122,7 +122,6 @@ def main() -> None:
         size = sum(path.stat().st_size for path in (folder / "table").iterdir()) / 1e9
         figures = {"rows": args.rows, "columns": COLUMNS, "parquet_gb": round(size, 2)}
         figures["fit"] = measured(folder, "fit", "--config", "config.yaml")
-        figures["fit, encoded before"] = measured(folder, "fit", "--config", "config.yaml")
         files = ["--input", "table", "--output", "scored.parquet"]
         figures["predict"] = measured(folder, "predict", "--ckpt_path", "best", *files)
         figures["bare"] = bare(folder)

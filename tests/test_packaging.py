@@ -74,7 +74,7 @@ def test_a_shell_completes_commands_options_and_configurations(
         line = f"source {script}; {line}; echo ${{COMPREPLY[@]}}"
         return set(subprocess.run(["bash", "-c", line], check=True, capture_output=True, text=True).stdout.split())
 
-    assert complete("s") == {"score", "serve", "sweep"}
+    assert complete("sw") == {"sweep"}
     assert complete("fit", "--config", "mnist_b") == {"mnist_beta_vae"}
     assert complete("sweep", "--config", "sweeps/synth") == {"sweeps/synthetic", "sweeps/synthetic_scores"}
     assert complete("fit", "--trainer.max") == {"--trainer.max_epochs", "--trainer.max_steps", "--trainer.max_time"}
