@@ -650,6 +650,14 @@ def speed() -> Iterator[str]:
     if (HERE / "speed.json").is_file():
         yield from runpy.run_path(str(HERE / "promises.py"))["lines"]()
     yield f"Peak memory on MNIST: {above:.0f} MB above the bare imports, for {data:.0f} MB of data.\n"
+    large = json.loads((HERE / "table_scale.json").read_text())
+    share = large["predict, share of the bare speed"]
+    yield (
+        f"A table of {large['rows']:,} rows and {large['columns']} columns, {large['parquet_gb']} GB of Parquet "
+        f"(`benchmarks/table_scale.py`): peak memory {large['fit']['peak_rss_gb']:.2f} GiB for an epoch of `fit`, "
+        f"{large['predict']['peak_rss_gb']:.2f} GiB for `predict`, which reaches {share:.0%} of the speed of reading the "
+        "rows and sending numbers through the network.\n"
+    )
 
 
 def textures() -> Iterator[str]:
