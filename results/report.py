@@ -655,8 +655,8 @@ def speed() -> Iterator[str]:
     yield (
         f"A table of {large['rows']:,} rows and {large['columns']} columns, {large['parquet_gb']} GB of Parquet "
         f"(`benchmarks/table_scale.py`): peak memory {large['fit']['peak_rss_gb']:.2f} GiB for an epoch of `fit`, "
-        f"{large['predict']['peak_rss_gb']:.2f} GiB for `predict`, which reaches {share:.0%} of the speed of reading the "
-        "rows and sending numbers through the network.\n"
+        f"{large['predict']['peak_rss_gb']:.2f} GiB for `predict`, which reaches {share:.0%} of the speed of reading "
+        "the rows and sending numbers through the network.\n"
     )
 
 

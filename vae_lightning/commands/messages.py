@@ -92,7 +92,7 @@ def check_files(args: list[str]) -> None:
         content = read_yaml(path, "configuration: expected keys such as model, data and trainer")
         for key in ("trainer", "pictures"):  # the parser would pass over it
             _check_kind(content, key, dict, "keys and values", f"{path}: {key}")
-        _check_kind(content, "ckpt_path", str, "a file, last or best", f"{path}: ckpt_path")
+        _check_kind(content, "ckpt_path", (str, NoneType), "a file, last or best", f"{path}: ckpt_path")
         _check_objects(content, str(path))
 
 

@@ -133,17 +133,20 @@ def _is_whole(content: dict[str, Any]) -> bool:
     )
 
 
-def _check_numbers(state: dict[str, Tensor], kinds: dict[str, torch.dtype]) -> None:
+def _check_numbers(state: dict[str, Tensor], model: Any) -> None:
     """Raise a UserError for what no training leaves: weights that are no numbers, and scores out of order.
 
     Args:
         state: Of a file.
-        kinds: Of the model that it is for.
+        model: That it is for. Its buffers may hold infinity, as the last knots of a table's column do.
     """
+    kinds = {key: value.dtype for key, value in model.state_dict().items()}
+    weights = {key for key, _ in model.named_parameters()}
     for key, value in state.items():
         if kinds.get(key, value.dtype).is_floating_point != value.dtype.is_floating_point:
             raise UserError(f"damaged: `{key}` holds {value.dtype}: give another one")
-        if not key.startswith("thresholds.") and value.is_floating_point() and not value.isfinite().all():
+        no_number = value.isnan() | (value.isinf() & (key in weights))
+        if not key.startswith("thresholds.") and no_number.any():
             raise UserError(f"damaged: `{key}` holds NaN or infinity: give another one")
         if key.endswith(".calibration") and not (value.isfinite().all() and (value.diff() >= 0).all()):
             raise UserError(f"damaged: `{key}` holds NaN, or is not in order: give another one")
@@ -170,7 +173,7 @@ def write(content: dict[str, Any], path: Path) -> None:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__
-        said = cause.strerror if isinstance(cause, OSError) else one_line(error)
+        said = (isinstance(cause, OSError) and cause.strerror) or one_line(cause or error)
         raise UserError(f"{path}: cannot be written ({said}): what was there before is whole") from error
 
 
@@ -227,8 +230,7 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
         model = build(about["model"], trust, where)
         if not all(hasattr(model, name) for name in ("preprocessing", "scores", "thresholds")):
             raise UserError(f"{where}: {about['model']['class_path']} is no model")
-        kinds = {key: value.dtype for key, value in model.state_dict().items()}
-        _check_numbers(content["state_dict"], kinds)
+        _check_numbers(content["state_dict"], model)
         model.load_state_dict(content["state_dict"])
         model.trained_on = dict(about["trained_on"])
         model.canary = about.get("canary")

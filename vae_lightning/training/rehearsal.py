@@ -40,6 +40,7 @@ def rehearse(model: Any, data: Any) -> None:
             configured = fresh.configure_optimizers()
         optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
         with blaming(f"{name} with {type(optimizer).__name__}"):
+            raw = torch.cat([raw] * model.orders)  # an ensemble is given one batch for each order
             optimizer.step(lambda: _loss(fresh, raw))
 
 
