@@ -405,7 +405,7 @@ def test_a_file_is_written_whole_and_others_may_read_it(tmp_path: Path, monkeypa
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fails)
-    with pytest.raises(UserError, match="cannot be written .*disk full.*: what was there before is whole"):
+    with pytest.raises(UserError, match=r"cannot be written .*disk full.*: what was there before is whole"):
         storage.write({"a": torch.zeros(2)}, path)
     assert [file.name for file in path.parent.iterdir()] == ["file.ckpt"]
     assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(2))
