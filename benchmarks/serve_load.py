@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
-import json
 import tempfile
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from serving import fastest, load, machine, payments, resident, rows_per_second, served, write_detector
+from serving import fastest, finished, load, machine, payments, resident, rows_per_second, served, write_detector
 
 from vae_lightning.deployment.manifest import INPUT
 from vae_lightning.deployment.scorer import Scorer
@@ -103,10 +102,7 @@ def main() -> None:
             figures["long run"] = rest
             memory = {"after a fifth": round(before, 1), "at the end": round(resident(pid), 1)}
             figures["resident MB"] = {**memory, "requests in between": rest["requests"], "before": warm["requests"]}
-    figures["load after"] = load()
-    print(json.dumps(figures, indent=2))
-    if given.out:
-        given.out.write_text(json.dumps(figures, indent=2) + "\n")
+    finished(figures, given.out)
 
 
 if __name__ == "__main__":

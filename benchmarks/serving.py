@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,6 +52,14 @@ def fastest(function: Callable[[], object], times: int = 5) -> float:
         function()
         found.append(time.perf_counter() - started)
     return min(found)
+
+
+def finished(figures: dict[str, Any], out: Path | None) -> None:
+    """Print the figures, with the load at their end, and write them to a JSON file if one is given."""
+    figures["load after"] = load()
+    print(json.dumps(figures, indent=2))
+    if out:
+        out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def machine() -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,18 @@ from typing import Any
 
 import onnxruntime
 from serve_load import asked
-from serving import command, environment, fastest, load, machine, payments, rows_per_second, served, write_detector
+from serving import (
+    command,
+    environment,
+    fastest,
+    finished,
+    load,
+    machine,
+    payments,
+    rows_per_second,
+    served,
+    write_detector,
+)
 
 from vae_lightning.deployment.manifest import INPUT
 from vae_lightning.deployment.scorer import Scorer
@@ -117,10 +127,7 @@ def main() -> None:
             print(name, figures[name], flush=True)
         if "serve" in given.ways:
             figures |= over_http(detector)
-    figures["load after"] = load()
-    print(json.dumps(figures, indent=2))
-    if given.out:
-        given.out.write_text(json.dumps(figures, indent=2) + "\n")
+    finished(figures, given.out)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 import vae_lightning as vl
+from vae_lightning import scores as kinds
 from vae_lightning.data import AnomalyDataModule, Digits, Table
 from vae_lightning.data.records import records
 from vae_lightning.deployment.export import export
@@ -33,37 +34,21 @@ from vae_lightning.errors import UserError
 from vae_lightning.files import write_csv
 from vae_lightning.models import Mixed
 from vae_lightning.models.networks import Conv
-from vae_lightning.scores import (
-    NAP,
-    SAP,
-    Combined,
-    ImportanceWeighted,
-    InputComplexity,
-    KNearestNeighbours,
-    LatentDensity,
-    LikelihoodRegret,
-    Mahalanobis,
-    NegativeELBO,
-    NegativeLogLikelihood,
-    Neighbours,
-    ReconstructionError,
-    ReconstructionProbability,
-    Score,
-)
 
 HEAD = ["model", "score", "format", "samples", "alarms", "largest_difference", "decisions_that_differ", "refused"]
 SAMPLES = 5000
 FORMATS = "onnx", "pt2"
 
 
-def scores() -> list[Score]:
-    families = [ReconstructionError(), NegativeLogLikelihood(), NegativeELBO(), ImportanceWeighted(k=10)]
-    families += [ReconstructionProbability(), SAP(), NAP(), Mahalanobis(), LatentDensity(4), KNearestNeighbours()]
-    families += [Neighbours(), Combined([ReconstructionError(), NAP()]), LikelihoodRegret(steps=20), InputComplexity()]
-    return families
+def scores() -> list[kinds.Score]:
+    found = [kinds.ReconstructionError(), kinds.NegativeLogLikelihood(), kinds.NegativeELBO()]
+    found += [kinds.ImportanceWeighted(k=10), kinds.ReconstructionProbability(), kinds.LikelihoodRegret(steps=20)]
+    found += [kinds.SAP(), kinds.NAP(), kinds.Mahalanobis(), kinds.LatentDensity(4), kinds.KNearestNeighbours()]
+    found += [kinds.Neighbours(), kinds.Combined([kinds.ReconstructionError(), kinds.NAP()]), kinds.InputComplexity()]
+    return found
 
 
-Given = tuple[Callable[[list[Score]], vl.AnomalyModel], AnomalyDataModule, Callable[[], np.ndarray]]
+Given = tuple[Callable[[list[kinds.Score]], vl.AnomalyModel], AnomalyDataModule, Callable[[], np.ndarray]]
 
 
 def numbers(model: Callable[..., vl.AnomalyModel], **arguments: object) -> Given:
@@ -111,7 +96,7 @@ MODELS: dict[str, Callable[[], Given]] = {
 def trained(given: Given) -> tuple[Detector, np.ndarray]:
     """A detector with all scores that go with its model, and samples to compare."""
     build, data, test = given
-    plain, some = build([ReconstructionError()]), []
+    plain, some = build([kinds.ReconstructionError()]), []
     for score in scores():
         with contextlib.suppress(UserError):
             score.check(plain)

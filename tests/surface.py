@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,3 +80,19 @@ def surface_model() -> VAE:
             optimizer.step()
     model.zero_grad()
     return model.eval()
+
+
+class Scoring(torch.nn.Module):
+    """A score of a model as a module."""
+
+    def __init__(self, model: Any, score: Score) -> None:
+        super().__init__()
+        self.model, self.score = model, score
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.score(self.model, x)
+
+
+def exported(model: Any, score: Score, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """What torch.export makes of a score, for batches of any size; x is an example of two samples or more."""
+    return torch.export.export(Scoring(model, score), (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from surface import exported
 from torch import Tensor
 
 import vae_lightning as vl
@@ -116,15 +117,7 @@ def test_it_can_be_exported_for_batches_of_any_size() -> None:
     score = model.scores["PatchError"]
     score.fit(model, x.split(10), [])
 
-    class Scorer(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model, self.score = model, score
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.score(self.model, x)
-
-    program = torch.export.export(Scorer(), (x[:4],), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    program = exported(model, score, x[:4])
     for n in (2, 7, 30):
         assert torch.allclose(program(x[:n]), score(model, x[:n]), rtol=1e-4, atol=1e-4)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+from surface import exported
 from torch import Tensor
 
 import vae_lightning as vl
@@ -121,15 +122,7 @@ def test_it_is_the_same_for_any_batching_after_loading_and_exported() -> None:
     assert copy.fitted
     assert torch.equal(copy(model, x), first)
 
-    class Scorer(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model, self.score = model, score
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.score(self.model, x)
-
-    program = torch.export.export(Scorer(), (x[:4],), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    program = exported(model, score, x[:4])
     for n in (2, 20):
         assert torch.allclose(program(x[:n]), first[:n], rtol=1e-4)
 
