@@ -38,7 +38,7 @@ class Recorded:
         cls.__signature__ = inspect.Signature(others)  # type: ignore[attr-defined]  # __new__ below would hide it
 
     def __new__(cls: type[Self], *args: Any, **kwargs: Any) -> Self:
-        if lacks := abstract(cls):
+        if lacks := abstract(cls):  # type: ignore[arg-type]  # a class is hashable
             raise UserError(f"{cls.__name__} is what others extend, and has no {lacks[0]}: name one of those classes")
         self = super().__new__(cls)
         # containers are copied: who owns them may change them later
