@@ -316,7 +316,7 @@ def test_help_in_full(run, capsys, command):
     with pytest.raises(SystemExit) as stop:
         run(command + "--help=all")
     assert stop.value.code == 0
-    assert "usage: python -m vae_lightning" in capsys.readouterr().out
+    assert "usage: vae-lightning" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,4 +1,4 @@
-"""``python -m vae_lightning diagnose``: what is wrong with a finished run, in one table."""
+"""``vae-lightning diagnose``: what is wrong with a finished run, in one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m vae_lightning export``: a detector as one file, for machines without this package."""
+"""``vae-lightning export``: a detector as one file, for machines without this package."""
 
 from __future__ import annotations
 

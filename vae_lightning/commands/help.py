@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROGRAM = "python -m vae_lightning"
+PROGRAM = "vae-lightning"
 COMMANDS = {  # the Trainer's
     "fit": "train, then test the kept weights once",
     "validate": "metrics of a checkpoint on the validation split",
@@ -37,9 +37,9 @@ usage: {program} fit --config FILE [options]
 
 Train, keep the best epoch and the last, and test the kept weights once.
 
-  {program} fit --config configs/beta_vae.yaml
-  {program} fit --config configs/beta_vae.yaml --model.init_args.beta 0.5 --seed_everything 1
-  {program} fit --config configs/conv_vae.yaml --data FashionMNIST
+  {program} fit --config beta_vae
+  {program} fit --config beta_vae --model.init_args.beta 0.5 --seed_everything 1
+  {program} fit --config conv_vae --data FashionMNIST
   {program} fit --ckpt_path last
 
 what to run

@@ -1,4 +1,4 @@
-"""``python -m vae_lightning report``: a finished run as one HTML file."""
+"""``vae-lightning report``: a finished run as one HTML file."""
 
 from __future__ import annotations
 

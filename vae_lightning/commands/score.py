@@ -1,4 +1,4 @@
-"""``python -m vae_lightning score``: a folder of files through a detector, here or on a cluster."""
+"""``vae-lightning score``: a folder of files through a detector, here or on a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m vae_lightning serve``: a detector as a service."""
+"""``vae-lightning serve``: a detector as a service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m vae_lightning benchmark``: how well one configuration detects, class by class, beside older methods."""
+"""``vae-lightning benchmark``: how well one configuration detects, class by class, beside older methods."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ DESCRIPTION = """\
 Train a configuration once for each class and seed, and put the AUROC of its scores on the test split beside that of a
 one-class SVM, an isolation forest, PCA and nearest neighbours on the raw features of the same splits.
 
-  python -m vae_lightning benchmark --config configs/conv_vae.yaml --data MNIST FashionMNIST --jobs 2
+  vae-lightning benchmark --config conv_vae --data MNIST FashionMNIST --jobs 2
 
 With files of tables in place of data sets, NPZ with X and y, half of the normal rows train and all others test, by a
 split a seed; beside it stand kNN, LOF, ECOD and others of scikit-learn and PyOD:
 
-  python -m vae_lightning benchmark --config configs/table.yaml --data data/ADBench/*.npz --seeds 0 1 2 3 4
+  vae-lightning benchmark --config table --data data/ADBench/*.npz --seeds 0 1 2 3 4
 
 Stopped or killed, it goes on with the same command; more classes or seeds are added by naming them. Any configuration
 key can follow, and holds for all runs: --model.init_args.beta 0.1 --name beta_0.1

@@ -1,6 +1,6 @@
 """Finished runs side by side: one table, their ROC curves, their training curves.
 
-python -m vae_lightning compare lightning_logs/mnist_autoencoder/* lightning_logs/mnist_beta_vae/*
+vae-lightning compare lightning_logs/mnist_autoencoder/* lightning_logs/mnist_beta_vae/*
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m vae_lightning sweep``: many runs over a grid or a search space, compared on validation data."""
+"""``vae-lightning sweep``: many runs over a grid or a search space, compared on validation data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .trials import Trials, ledger
 DESCRIPTION = """\
 Train many runs that differ in some configuration keys, and compare them on validation data.
 
-  python -m vae_lightning sweep --config configs/sweeps/fashion_mnist.yaml --jobs 2
+  vae-lightning sweep --config sweeps/fashion_mnist --jobs 2
 
 Stopped or killed, it goes on with the same command: what is finished stays, what was running is resumed from its last
 checkpoint. Several machines share a study through --storage, an SQLAlchemy URL of a database that Optuna takes.
