@@ -133,7 +133,7 @@ class VAEDetector(_Detector):
 
     Rows are standardised, a share of them is held out for validation, as many for calibration, and the epoch with the
     smallest validation loss is kept. At most a share ``alpha`` of new normal rows raises an alarm, on average over
-    calibration sets: see :class:`~vae_lightning.detection.thresholds.Conformal`. Nothing is written.
+    calibration sets: see ``Conformal``. Nothing is written.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ class VAEDetector(_Detector):
 class AutoencoderDetector(_Detector):
     """Anomalies of a table by an autoencoder of its normal rows.
 
-    Parameters and attributes are those of :class:`VAEDetector`, without ``beta``. ``likelihood`` None is the
+    Parameters and attributes are those of ``VAEDetector``, without ``beta``. ``likelihood`` None is the
     mean squared error.
     """
 

@@ -32,7 +32,7 @@ class Arrays(AnomalyDataModule):
             the last axis is that of the channels where its length is one of these and the second one's is not.
         classes: The names of the classes.
         test_fraction: Share of each class that becomes the test part when ``test`` is None, in [0, 1); 0: no test part.
-        **kwargs: The split, see :class:`AnomalyDataModule`; its ``seed`` draws the test part as well.
+        **kwargs: The split, see ``AnomalyDataModule``; its ``seed`` draws the test part as well.
 
     Attributes:
         columns: The names of a table's columns, None if it has none.

@@ -113,7 +113,7 @@ class AnomalyDataModule(Recorded, LightningDataModule):
 
     @property
     def redraw(self) -> Redraw | None:
-        """What is drawn anew of the training samples in each epoch, see :class:`Loader`."""
+        """What is drawn anew of the training samples in each epoch, see ``Loader``."""
         return binarized if self.binarize else None
 
     def division(self) -> tuple[list[int], list[int]]:

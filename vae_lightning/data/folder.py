@@ -61,7 +61,7 @@ class Images(AnomalyDataModule):
         memory: Gigabytes that decoded images may take in memory; more lie in a memory map in ``cache``.
         cache: Folder of memory maps, each named by its files, their sizes and times; may be removed at any time.
             None: ``~/.cache/vae_lightning``.
-        **kwargs: The split, see :class:`AnomalyDataModule`; its ``seed`` draws the test part as well.
+        **kwargs: The split, see ``AnomalyDataModule``; its ``seed`` draws the test part as well.
 
     Attributes:
         pictures: The files of the parts ``train`` and ``test``, with their classes and masks; a batch's ``row`` is a

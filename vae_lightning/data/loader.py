@@ -23,7 +23,7 @@ class Split(Dataset):
     """Samples of one split. Index it with a tensor of B positions and it gives B samples at once.
 
     Args:
-        x: (N, *raw_shape), raw: as stored; a tensor, or :class:`Rows` of a file.
+        x: (N, *raw_shape), raw: as stored; a tensor, or ``Rows`` of a file.
         rows: (n,), which of the N samples are in this split. The samples themselves are not copied.
         label: (n,), for each row.
         target: (n,), for each row.

@@ -33,7 +33,7 @@ class SyntheticMixture(AnomalyDataModule):
         anomaly_variance: Of the anomalies, along each feature.
         test_fraction: Share of the samples, stratified by class, that is the test part.
         data_seed: Of the means and samples.
-        **kwargs: The split, see :class:`AnomalyDataModule`.
+        **kwargs: The split, see ``AnomalyDataModule``.
     """
 
     preprocessing = Standardize()

@@ -61,13 +61,13 @@ class Table(AnomalyDataModule):
         delimiter: Of CSV. None: a tab for ``.tsv``, else a comma.
         missing: What stands in CSV for a value that is not there.
         max_levels: Categories of a column that get a code of their own, the most frequent; the rest is ``other``.
-        transform: Of numbers, against skew: see :class:`~vae_lightning.detection.Columns`.
+        transform: Of numbers, against skew: see ``Columns``.
         test_fraction: Share of each class, or of the whole by time, that is the test part when ``test`` is None, in
             [0, 1); 0: no test part.
         cache: The folder for tables that are larger than ``memory``.
         memory: Gigabytes.
         schema: As a detector keeps it: nothing is found out, and nothing guessed.
-        **kwargs: The split, see :class:`AnomalyDataModule`; its ``seed`` draws the test part as well.
+        **kwargs: The split, see ``AnomalyDataModule``; its ``seed`` draws the test part as well.
 
     Attributes:
         schema: What its columns are.

@@ -35,7 +35,7 @@ class MNIST(AnomalyDataModule):
         root: Folder of data sets, laid out as torchvision does.
         binarize: Black and white pixels, each drawn with its grey value for probability: anew in each epoch of
             training, once for validation and test (as in Burda et al. 2016). The Bernoulli is then a likelihood.
-        **kwargs: The split, see :class:`AnomalyDataModule`.
+        **kwargs: The split, see ``AnomalyDataModule``.
 
     Raises:
         UserError: When a file is damaged, or absent and out of reach.
@@ -98,7 +98,7 @@ class MNIST(AnomalyDataModule):
 
 
 class FashionMNIST(MNIST):
-    """The 70,000 images of clothing of Xiao et al. (2017), in MNIST's format. Arguments as for :class:`MNIST`."""
+    """The 70,000 images of clothing of Xiao et al. (2017), in MNIST's format. Arguments as for ``MNIST``."""
 
     source = torchvision.datasets.FashionMNIST
 
@@ -110,7 +110,7 @@ class Digits(AnomalyDataModule):
 
     Args:
         size: Height and width in pixels that the images are resized to (bilinear).
-        **kwargs: The split, see :class:`AnomalyDataModule`.
+        **kwargs: The split, see ``AnomalyDataModule``.
     """
 
     preprocessing = Images()

@@ -34,17 +34,17 @@ class Detector:
     """Takes raw samples, as they stand in a table or an image file, to scores, p-values and decisions.
 
     A sample is an alarm when its score is above the threshold, which was fitted on normal samples that neither the
-    weights nor the scores have seen. With :class:`~vae_lightning.detection.thresholds.Conformal`, the default, at most
+    weights nor the scores have seen. With ``Conformal``, the default, at most
     a share α of new normal samples raise an alarm on average; its docstring says what is guaranteed, and of what.
 
     Samples are given as a numpy array, a tensor, a DataFrame (pandas, polars, or anything else with
     ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these. One
     trained on a table of mixed columns takes words and gaps, and dicts of columns, too; see its ``schema``. One trained
     on image files takes the path of one, a list of paths, or a folder, whose images come in the order of
-    :func:`~vae_lightning.imagefiles.images_below`. Answers are tensors for a tensor, else numpy arrays.
+    ``images_below``. Answers are tensors for a tensor, else numpy arrays.
 
     Args:
-        model: A trained :class:`~vae_lightning.models.AnomalyModel`.
+        model: A trained ``AnomalyModel``.
         batch_size: Samples that go through the network at once.
     """
 
@@ -57,7 +57,7 @@ class Detector:
 
     @classmethod
     def load(cls, path: str | Path, which: str = "best", trust: Sequence[type] = ()) -> Detector:
-        """The detector in a checkpoint or a file of :meth:`save`. Nothing in the file is run.
+        """The detector in a checkpoint or a file of ``save``. Nothing in the file is run.
 
         Args:
             path: A file; a run's folder; or ``best`` or ``last``, of the newest run in ``lightning_logs``.
@@ -77,11 +77,11 @@ class Detector:
         return detector
 
     def save(self, path: str | Path, rows: bool = True) -> None:
-        """Write model, scores and thresholds into one file, for :meth:`load`.
+        """Write model, scores and thresholds into one file, for ``load``.
 
         Args:
             path: The file.
-            rows: Whether the few raw calibration samples go with it that :meth:`explain` compares with and an exported
+            rows: Whether the few raw calibration samples go with it that ``explain`` compares with and an exported
                 file is checked with. Without them explanations have neither p-values nor normal ranges.
         """
         self.check_calibrated()
@@ -99,7 +99,7 @@ class Detector:
 
     @property
     def mapped(self) -> list[str]:
-        """Those of its scores that say of each pixel of an image how anomalous it is, see :meth:`maps`."""
+        """Those of its scores that say of each pixel of an image how anomalous it is, see ``maps``."""
         return [name for name, score in self.model.scores.items() if isinstance(score, Mapped)]
 
     @property
@@ -241,7 +241,7 @@ class Detector:
         return maps if isinstance(x, Tensor) else maps.numpy()
 
     def p_values(self, x: Any) -> Any:
-        """float32 (N,): the share of normal samples that score at least as high, see :class:`Scores`."""
+        """float32 (N,): the share of normal samples that score at least as high, see ``Scores``."""
         return self(x).p_value
 
     def predict(self, x: Any, alpha: float | None = None, fdr: float | None = None) -> Any:
@@ -251,7 +251,7 @@ class Detector:
             x: Samples.
             alpha: Alarm where p ≤ alpha, in place of the detector's threshold.
             fdr: Bound the share of false alarms among the alarms of this very batch instead: Benjamini and Hochberg's
-                procedure at this level, see :func:`~vae_lightning.detection.conformal.benjamini_hochberg`.
+                procedure at this level, see ``benjamini_hochberg``.
 
         Raises:
             UserError: When both are given, or a level is outside (0, 1).
@@ -262,7 +262,7 @@ class Detector:
         return torch.from_numpy(anomaly) if isinstance(answer.score, Tensor) else anomaly
 
     def decide(self, answer: Scores, alpha: float | None = None, fdr: float | None = None) -> np.ndarray:
-        """Bool (N,): the decisions on samples that have been scored already; arguments as for :meth:`predict`."""
+        """Bool (N,): the decisions on samples that have been scored already; arguments as for ``predict``."""
         p = np.asarray(answer.p_value)
         if alpha is not None:
             anomaly = levels.by_alpha(p, alpha)
@@ -321,7 +321,7 @@ class Detector:
     @torch.inference_mode(False)
     @torch.no_grad()
     def calibrate(self, normal: Any) -> None:
-        """Fit the thresholds. Some samples are kept as they are, see :class:`~vae_lightning.detection.rows.Draw`.
+        """Fit the thresholds. Some samples are kept as they are, see ``Draw``.
 
         Args:
             normal: Normal samples that neither weights nor scores have seen, as for scoring.

@@ -27,7 +27,7 @@ class Autoencoder(AnomalyModel):
         swap: Share of a sample's features that come from another sample of the batch in training, in [0, 1): the
             network has to put them right, and so learns which go together (Vincent et al. 2008, "Extracting and
             Composing Robust Features with Denoising Autoencoders", with the noise of Yoon et al. 2020, "VIME").
-        **kwargs: Scores, threshold, preprocessing, optimizer and lr_scheduler, see :class:`AnomalyModel`.
+        **kwargs: Scores, threshold, preprocessing, optimizer and lr_scheduler, see ``AnomalyModel``.
     """
 
     posterior_parameters = 1  # numbers that the encoder emits for each latent dimension

@@ -88,7 +88,7 @@ class AnomalyModel(Recorded, Steps):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What the model is made of, as primitives: see :mod:`vae_lightning.recipe`."""
+        """What the model is made of, as primitives: see ``recipe``."""
         return describe(self, TRAINING_ONLY)
 
     def about(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class AnomalyModel(Recorded, Steps):
         Args:
             checkpoint_path: A ``.ckpt`` file.
             map_location: The device.
-            trust: See :meth:`vae_lightning.detection.detector.Detector.load`.
+            trust: See ``load``.
             weights_only: As Lightning's own; never less than that.
 
         Raises:

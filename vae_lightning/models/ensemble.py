@@ -30,7 +30,7 @@ class Ensemble(AnomalyModel):
     Member k is what a run by itself with a seed larger by k comes to, up to rounding: weights and noise, with ``own``
     orders the order of samples, too. Only dropout draws otherwise, and ``gradient_clip_val`` looks at all members.
 
-    A score is the mean over the members, each on its own scale, see :class:`~vae_lightning.scores.members.MemberMean`;
+    A score is the mean over the members, each on its own scale, see ``MemberMean``;
     ``Spread``, the last of the scores, is how far they disagree. Logged terms are means over the members.
 
     Args:

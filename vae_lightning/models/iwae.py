@@ -33,7 +33,7 @@ class IWAE(VAE):
         likelihood: Of x given what the decoder emits.
         beta: Weight of the prior-to-posterior ratio, a number or a schedule; 1 for a bound on log p(x).
         k: Samples of z for each x.
-        **kwargs: Scores, threshold, optimizer and lr_scheduler, see :class:`AnomalyModel`.
+        **kwargs: Scores, threshold, optimizer and lr_scheduler, see ``AnomalyModel``.
 
     Raises:
         UserError: When k is below 1.

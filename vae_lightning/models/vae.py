@@ -25,7 +25,7 @@ class VAE(Autoencoder):
         latent_dim: Size of z.
         likelihood: Of x given what the decoder emits; ``Bernoulli`` for binary cross-entropy.
         beta: Weight of the KL term, a number or a schedule.
-        **kwargs: Scores, threshold, optimizer and lr_scheduler, see :class:`AnomalyModel`.
+        **kwargs: Scores, threshold, optimizer and lr_scheduler, see ``AnomalyModel``.
     """
 
     posterior_parameters = 2

@@ -39,7 +39,7 @@ class NegativeELBO(Score):
 
     Args:
         samples: Monte Carlo samples for the expectation; 0 takes the posterior mean for z.
-        seed: Of the noise, see :func:`sample_noise`.
+        seed: Of the noise, see ``sample_noise``.
     """
 
     requires = ("posterior", "decode", "kl")
@@ -74,7 +74,7 @@ class ImportanceWeighted(Score):
 
     Args:
         k: Samples of z for each x, worked through in pieces: memory does not grow with k.
-        seed: Of the noise, see :func:`sample_noise`.
+        seed: Of the noise, see ``sample_noise``.
     """
 
     requires = ("posterior", "log_weights")
@@ -119,7 +119,7 @@ class ReconstructionProbability(Score):
 
     Args:
         samples: Of z for each x.
-        seed: Of the noise, see :func:`sample_noise`.
+        seed: Of the noise, see ``sample_noise``.
     """
 
     requires = ("posterior", "decode")
@@ -152,7 +152,7 @@ class LikelihoodRegret(Score):
         steps: Of Adam. The result is the best of them, so it is never negative.
         lr: Of Adam.
         samples: Of z in each ELBO; the same noise at every step.
-        seed: Of the noise, see :func:`sample_noise`.
+        seed: Of the noise, see ``sample_noise``.
     """
 
     requires = ("posterior", "decode", "kl")
@@ -212,7 +212,7 @@ class InputComplexity(Score):
     eq. 1: simple inputs are likely under any model, and this takes the simplicity out.
 
     Args:
-        score: S, in nats; None for :class:`NegativeELBO`.
+        score: S, in nats; None for ``NegativeELBO``.
         compressor: ``png`` for images of 1 or 3 channels, ``zlib`` for the bytes of any.
     """
 

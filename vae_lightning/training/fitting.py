@@ -104,14 +104,14 @@ def fit(
     Args:
         model: Trained in place. As it was constructed, its weights are drawn anew, from ``seed``: the same call gives
             the same weights to the bit. Trained or loaded before, it goes on from the weights it has.
-        data: :class:`~vae_lightning.data.Arrays` for arrays and tables, or any other data module.
+        data: ``Arrays`` for arrays and tables, or any other data module.
         max_epochs: At most so many; −1 with ``max_steps`` or ``max_time`` for no limit.
         seed: Of weights, order of samples, and noise, in [0, 2³²); the split has a seed of its own, the data's.
         folder: For ``checkpoints/best.ckpt`` and ``last.ckpt``, TensorBoard's logs and ``results.json``; it must not
             hold a run yet. None: nothing is written.
         verbose: Show a progress bar. Otherwise nothing is shown but warnings that one can do something about.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        **trainer: Arguments of :class:`~vae_lightning.training.trainer.Trainer`, Lightning's among them: ``callbacks``,
+        **trainer: Arguments of ``Trainer``, Lightning's among them: ``callbacks``,
             ``precision``, ``accelerator``, ``devices``, …
 
     Raises:

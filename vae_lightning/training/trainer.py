@@ -28,13 +28,13 @@ from .resumption import Resumption
 class Trainer(pl.Trainer):
     """Lightning's Trainer, with what the models of this package want of one.
 
-    It logs :class:`DetectionMetrics` and :class:`PixelMetrics`, calibrates what it keeps (:class:`Completion`), writes
-    checkpoints whole or not at all, resumes from them to the bit (:class:`Resumption`), leaves out what Lightning does
-    at each step without effect, and shows its progress in plain lines (:class:`Lines`) where no terminal shows a bar.
+    It logs ``DetectionMetrics`` and ``PixelMetrics``, calibrates what it keeps (``Completion``), writes
+    checkpoints whole or not at all, resumes from them to the bit (``Resumption``), leaves out what Lightning does
+    at each step without effect, and shows its progress in plain lines (``Lines``) where no terminal shows a bar.
 
     Args:
         *args: Lightning's.
-        lean: Whether to leave that out, see :mod:`vae_lightning.training.lean`. The weights are the same to the bit.
+        lean: Whether to leave that out, see ``lean``. The weights are the same to the bit.
         **kwargs: Lightning's.
 
     Raises:
