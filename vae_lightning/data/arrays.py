@@ -1,4 +1,4 @@
-"""Data of one's own, out of Python: arrays, tensors or tables in memory."""
+"""Your own data in memory: arrays, tensors or tables."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Arrays(AnomalyDataModule):
         columns: The names of a table's columns, None if it has none.
 
     Raises:
-        UserError: For anything but finite numbers, fewer than two rows, no column, labels that do not go with the rows,
-            or a test part that does not go with the training part.
+        UserError: For anything but finite numbers, fewer than two rows, no column, labels that do not match the rows,
+            or a test part that does not match the training part.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians: a known density, so there is a truth to test against."""
+"""A mixture of Gaussians: its density is known, so results can be checked against it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .splits import Part
 
 
 class SyntheticMixture(AnomalyDataModule):
-    """Normal samples from a few Gaussians, anomalies from a single, wider and shifted one.
+    """Normal samples from several Gaussians, anomalies from one that is wider and shifted.
 
     Components are equally likely, with covariance ``variance``·I and means drawn once from N(0, ``spread``²·I).
-    Classes 0 … ``components`` − 1 are the components; the last class is the anomalies'.
+    Classes 0 … ``components`` − 1 are the components; the last class is the anomalies.
 
     Args:
         samples: Of normal and anomalous samples together.

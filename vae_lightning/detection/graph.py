@@ -15,7 +15,7 @@ from ..scores.sharing import own, sharing
 
 
 class Scores(NamedTuple):
-    """What a detector says of B samples.
+    """What a detector returns for B samples.
 
     Attributes:
         score: float32 (B,), of the score that decides; higher is more anomalous.

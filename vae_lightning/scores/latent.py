@@ -1,4 +1,4 @@
-"""Where a sample lies in latent space, and among what the reconstruction leaves over."""
+"""Where a sample is in latent space, and among the errors of its reconstruction."""
 
 from __future__ import annotations
 

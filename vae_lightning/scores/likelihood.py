@@ -35,7 +35,7 @@ class NegativeLogLikelihood(Score):
 
 
 class NegativeELBO(Score):
-    """−ELBO(x) = −E[log p(x | z)] + KL(q(z | x) ‖ p(z)) in nats, β = 1 whatever the training's was.
+    """−ELBO(x) = −E[log p(x | z)] + KL(q(z | x) ‖ p(z)) in nats, β = 1 regardless of training.
 
     Args:
         samples: Monte Carlo samples for the expectation; 0 takes the posterior mean for z.
@@ -142,7 +142,7 @@ class ReconstructionProbability(Score):
 
 
 class LikelihoodRegret(Score):
-    """max_q ELBO(x; q) − ELBO(x; q(z | x)) in nats: what a posterior made for x alone gains over the encoder's.
+    """max_q ELBO(x; q) − ELBO(x; q(z | x)) in nats: what a posterior fitted to x alone gains over the encoder's.
 
     Xiao et al. 2020, "Likelihood Regret: An Out-of-Distribution Detection Score For Variational Auto-encoder", eq. 5.
     They re-train the encoder on each x; here μ and log σ² of each x are optimised directly, a whole batch at once, with
@@ -206,7 +206,7 @@ class LikelihoodRegret(Score):
 
 
 class InputComplexity(Score):
-    """S(x) − L(x) in nats: another score less the length of x losslessly compressed, for S about −log p(x).
+    """S(x) − L(x) in nats: another score, about −log p(x), minus the length of x after lossless compression.
 
     Serrà et al. 2020, "Input complexity and out-of-distribution detection with likelihood-based generative models",
     eq. 1: simple inputs are likely under any model, and this takes the simplicity out.
