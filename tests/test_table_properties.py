@@ -61,7 +61,12 @@ def written(table: pa.Table, form: str, folder: str) -> Any:
     return path
 
 
-@settings(max_examples=2000 if os.environ.get("FAULTS") == "nightly" else 200, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(
+    max_examples=2000 if os.environ.get("FAULTS") == "nightly" else 200,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+)
 @given(tables(), st.sampled_from(["csv", "parquet", "feather", "frame"]))
 def test_a_table_is_scored_alike_from_wherever_it_comes_or_refused(table: pa.Table, form: str) -> None:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

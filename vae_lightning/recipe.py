@@ -27,7 +27,7 @@ Self = TypeVar("Self", bound="Recorded")
 
 
 class Recorded:
-    """Remembers the arguments that it is constructed with, so that :func:`describe` can tell them.
+    """Remembers the arguments that it is constructed with, so that ``describe`` can tell them.
 
     Nothing is asked of a subclass: it may keep its arguments under whatever names it likes, or not at all.
     """
@@ -88,7 +88,7 @@ def describe(value: Any, leave_out: Sequence[str] = (), name: str = "value") -> 
     """A recipe of a value.
 
     Args:
-        value: A primitive, a list, tuple, dict, tensor, array, or an object whose class is :class:`Recorded`.
+        value: A primitive, a list, tuple, dict, tensor, array, or an object whose class is ``Recorded``.
         leave_out: Arguments of the outermost object that are not part of it.
         name: What the message calls the value.
 
@@ -124,8 +124,8 @@ def build(recipe: Any, trust: Sequence[type] = (), where: str = "the recipe") ->
     """What a recipe describes, built again.
 
     Args:
-        recipe: As :func:`describe` gives it.
-        trust: Classes beyond :class:`Recorded` ones that may be built.
+        recipe: As ``describe`` gives it.
+        trust: Classes beyond ``Recorded`` ones that may be built.
         where: What the message calls the place that the recipe comes from, the file for one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What leaves the laboratory: raw samples in, decisions out."""
+"""Raw samples in, decisions out."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .pipeline import Pipeline, joined
 
 
 class Detector(Pipeline):
-    """Takes raw samples, as they stand in a table or an image file, to scores, p-values and decisions.
+    """Turns raw samples, such as rows of a table or image files, into scores, p-values and decisions.
 
-    A sample is an alarm when its score is above the threshold, which was fitted on normal samples that neither the
-    weights nor the scores have seen. With :class:`~vae_lightning.detection.thresholds.Conformal`, the default, at most
-    a share α of new normal samples raise an alarm on average; its docstring says what is guaranteed, and of what.
+    A sample raises an alarm if its score is above the threshold, which was fitted on normal samples that neither the
+    weights nor the scores have seen. With ``Conformal``, the default, at most a share α of new normal samples raises
+    an alarm, on average; its docstring says exactly what is guaranteed.
 
-    Samples are given as a numpy array, a tensor, a DataFrame (pandas, polars, or anything else with
-    ``__arrow_c_stream__`` or ``__dataframe__``; columns are matched by name), or an iterable of batches of these. One
-    trained on a table of mixed columns takes words and gaps, and dicts of columns, too; see its ``schema``. One trained
-    on image files takes the path of one, a list of paths, or a folder, whose images come in the order of
-    :func:`~vae_lightning.imagefiles.images_below`. Answers are tensors for a tensor, else numpy arrays.
+    Samples are a NumPy array, a tensor, a DataFrame (pandas, polars, or anything else with ``__arrow_c_stream__`` or
+    ``__dataframe__``; columns are matched by name), or an iterable of batches of these. If trained on a table of mixed
+    columns, it also takes categories, missing values and dicts of columns; see ``schema``. If trained on image files,
+    it takes a path, a list of paths, or a folder, in the order of ``images_below``. Results are tensors for a tensor,
+    else NumPy arrays.
 
     Args:
-        model: A trained :class:`~vae_lightning.models.AnomalyModel`.
+        model: A trained ``AnomalyModel``.
         batch_size: Samples that go through the network at once.
     """
 
@@ -42,16 +42,16 @@ class Detector(Pipeline):
 
     @classmethod
     def load(cls, path: str | Path, which: str = "best", trust: Sequence[type] = ()) -> Detector:
-        """The detector in a checkpoint or a file of :meth:`save`. Nothing in the file is run.
+        """Load the detector of a checkpoint, or of a file that ``save`` wrote. No code in the file is executed.
 
         Args:
             path: A file; a run's folder; or ``best`` or ``last``, of the newest run in ``lightning_logs``.
             which: Of a run's folder, ``best`` or ``last``.
-            trust: Classes of your own that the model is made of, where they are not subclasses of this package's
-                families that have been imported already.
+            trust: Your own classes that the model uses. Imported subclasses of this package's families need not be
+                named.
 
         Raises:
-            UserError: When the file is damaged, of another version, or names a class that is not known.
+            UserError: When the file is damaged, of another version, or names an unknown class.
         """
         file = storage.find(path, which)
         detector = cls(storage.restore(storage.read(file), trust, str(file)))
@@ -62,12 +62,12 @@ class Detector(Pipeline):
         return detector
 
     def save(self, path: str | Path, rows: bool = True) -> None:
-        """Write model, scores and thresholds into one file, for :meth:`load`.
+        """Write model, scores and thresholds to one file, for ``load``.
 
         Args:
             path: The file.
-            rows: Whether the few raw calibration samples go with it that :meth:`explain` compares with and an exported
-                file is checked with. Without them explanations have neither p-values nor normal ranges.
+            rows: Whether to store the few raw calibration samples that ``explain`` compares with and that an exported
+                file is checked with. Without them, explanations have neither p-values nor normal ranges.
         """
         self.check_calibrated()
         state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
@@ -93,7 +93,7 @@ class Detector(Pipeline):
 
     @torch.no_grad()
     def stream(self, batches: Iterable[Any]) -> Iterator[Scores]:
-        """Scores, p-values and decisions of each of many batches in turn, in memory that does not grow with them.
+        """Scores, p-values and decisions of many batches, one after the other, in constant memory.
 
         Categories that no training row had are counted over all of them, and warned of once, at the end.
 
@@ -118,7 +118,7 @@ class Detector(Pipeline):
         return _as_numpy(self.through_encoded(self.graph, raw))
 
     def score(self, x: Any, name: str | None = None) -> Any:
-        """float32 (N,): one score of each sample, the one that decides unless another is named."""
+        """float32 (N,): the score of each sample, the one that decides or the one that is named."""
         if name is not None and name not in self.names:
             raise UserError(f"there is no score {name}: the detector has {', '.join(self.names)}")
         return self(x).each[name or self.names[0]]
@@ -128,7 +128,7 @@ class Detector(Pipeline):
         """float32 (N, height, width): how anomalous each pixel is, by the first score that has a map, or another.
 
         Raises:
-            UserError: When no score does, or the one that is named.
+            UserError: When no score has a map, or the named one has none.
         """
         self.check_calibrated()
         if not self.mapped or name not in (None, *self.mapped):
@@ -141,7 +141,7 @@ class Detector(Pipeline):
         return maps if isinstance(x, Tensor) else maps.numpy()
 
     def p_values(self, x: Any) -> Any:
-        """float32 (N,): the share of normal samples that score at least as high, see :class:`Scores`."""
+        """float32 (N,): the share of normal samples that score at least as high, see ``Scores``."""
         return self(x).p_value
 
     def predict(self, x: Any, alpha: float | None = None, fdr: float | None = None) -> Any:
@@ -149,9 +149,9 @@ class Detector(Pipeline):
 
         Args:
             x: Samples.
-            alpha: Alarm where p ≤ alpha, in place of the detector's threshold.
-            fdr: Bound the share of false alarms among the alarms of this very batch instead: Benjamini and Hochberg's
-                procedure at this level, see :func:`~vae_lightning.detection.conformal.benjamini_hochberg`.
+            alpha: Alarm if p ≤ alpha, instead of the detector's threshold.
+            fdr: Bound the share of false alarms among the alarms in x instead, with the procedure of Benjamini and
+                Hochberg at this level, see ``benjamini_hochberg``.
 
         Raises:
             UserError: When both are given, or a level is outside (0, 1).
@@ -162,7 +162,7 @@ class Detector(Pipeline):
         return torch.from_numpy(anomaly) if isinstance(answer.score, Tensor) else anomaly
 
     def decide(self, answer: Scores, alpha: float | None = None, fdr: float | None = None) -> np.ndarray:
-        """Bool (N,): the decisions on samples that have been scored already; arguments as for :meth:`predict`."""
+        """Bool (N,): the decisions on samples that are already scored; arguments as for ``predict``."""
         p = np.asarray(answer.p_value)
         if alpha is not None:
             anomaly = levels.by_alpha(p, alpha)

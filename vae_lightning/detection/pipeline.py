@@ -49,7 +49,7 @@ class Pipeline(Profile):
     @torch.inference_mode(False)
     @torch.no_grad()
     def calibrate(self, normal: Any) -> None:
-        """Fit the thresholds. Some samples are kept as they are, see :class:`~vae_lightning.detection.rows.Draw`.
+        """Fit the thresholds. Some samples are kept as they are, see ``Draw``.
 
         Args:
             normal: Normal samples that neither weights nor scores have seen, as for scoring.

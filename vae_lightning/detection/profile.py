@@ -29,17 +29,17 @@ class Profile:
 
     @property
     def names(self) -> list[str]:
-        """Of its scores; the first one decides."""
+        """Names of the scores; the first one decides."""
         return list(self.model.scores)
 
     @property
     def mapped(self) -> list[str]:
-        """Those of its scores that say of each pixel of an image how anomalous it is, see :meth:`maps`."""
+        """Names of the scores that say how anomalous each pixel is, see ``maps``."""
         return [name for name, score in self.model.scores.items() if isinstance(score, Mapped)]
 
     @property
     def threshold(self) -> Threshold:
-        """Of the score that decides."""
+        """The threshold of the score that decides."""
         return self.model.thresholds[self.names[0]]
 
     @property
@@ -49,12 +49,12 @@ class Profile:
 
     @property
     def columns(self) -> list[str] | None:
-        """Names of the table's columns that it was trained on, in order."""
+        """Names of the columns it was trained on, in order."""
         return self.model.trained_on.get("columns")
 
     @property
     def schema(self) -> Schema | None:
-        """What the columns of the table are that it was trained on; None if that held numbers alone.
+        """The columns of the table it was trained on; None if they were all numbers.
 
         Raises:
             UserError: When the file holds another one than its preprocessing was made for.
@@ -71,7 +71,7 @@ class Profile:
 
     @property
     def classes(self) -> list[str] | None:
-        """What is normal to it."""
+        """The classes it takes for normal."""
         return self.model.trained_on.get("normal")
 
     @property

@@ -21,7 +21,7 @@ from .noise import sample_noise
 
 
 class LikelihoodRegret(Score):
-    """max_q ELBO(x; q) − ELBO(x; q(z | x)) in nats: what a posterior made for x alone gains over the encoder's.
+    """max_q ELBO(x; q) − ELBO(x; q(z | x)) in nats: what a posterior fitted to x alone gains over the encoder's.
 
     Xiao et al. 2020, "Likelihood Regret: An Out-of-Distribution Detection Score For Variational Auto-encoder", eq. 5.
     They re-train the encoder on each x; here μ and log σ² of each x are optimised directly, a whole batch at once, with
@@ -31,7 +31,7 @@ class LikelihoodRegret(Score):
         steps: Of Adam. The result is the best of them, so it is never negative.
         lr: Of Adam.
         samples: Of z in each ELBO; the same noise at every step.
-        seed: Of the noise, see :func:`sample_noise`.
+        seed: Of the noise, see ``sample_noise``.
     """
 
     requires = ("posterior", "decode", "kl")
@@ -85,13 +85,13 @@ class LikelihoodRegret(Score):
 
 
 class InputComplexity(Score):
-    """S(x) − L(x) in nats: another score less the length of x losslessly compressed, for S about −log p(x).
+    """S(x) − L(x) in nats: another score, about −log p(x), minus the length of x after lossless compression.
 
     Serrà et al. 2020, "Input complexity and out-of-distribution detection with likelihood-based generative models",
     eq. 1: simple inputs are likely under any model, and this takes the simplicity out.
 
     Args:
-        score: S, in nats; None for :class:`NegativeELBO`.
+        score: S, in nats; None for ``NegativeELBO``.
         compressor: ``png`` for images of 1 or 3 channels, ``zlib`` for the bytes of any.
     """
 

@@ -1,4 +1,4 @@
-"""Where a sample lies in latent space, and among what the reconstruction leaves over."""
+"""Where a sample is in latent space, and among the errors of its reconstruction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Mahalanobis(Whitened):
         features: Any of ``code``: μ(x); ``difference``: μ(x) − μ(x̂); ``errors``: log ‖h_l(x) − h_l(x̂)‖² in each layer
             l, from x to the code; ``blocks``: log of the mean (x − x̂)² in each of 7 × 7 blocks of an image, of each
             feature of a table: not how large the error is but where.
-        capacity, rank: See :class:`Whitened`.
+        capacity, rank: See ``Whitened``.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class LatentDensity(Score):
     Args:
         components: Of the mixture. Several numbers, in rising order: they are tried until one gives samples that were
             left out of the fit, every tenth of them, a lower mean log-density than the one before; no label is needed.
-        features: As for :class:`Mahalanobis`.
+        features: As for ``Mahalanobis``.
         regularization: Added to the diagonal of each Σ_k, as a share of each feature's variance.
         capacity: Samples that are fitted on at most.
         max_iter: Steps of EM at most. More of them hardly change the density of new samples.

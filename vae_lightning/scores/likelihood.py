@@ -30,11 +30,11 @@ class NegativeLogLikelihood(Score):
 
 
 class NegativeELBO(Score):
-    """−ELBO(x) = −E[log p(x | z)] + KL(q(z | x) ‖ p(z)) in nats, β = 1 whatever the training's was.
+    """−ELBO(x) = −E[log p(x | z)] + KL(q(z | x) ‖ p(z)) in nats, β = 1 regardless of training.
 
     Args:
         samples: Monte Carlo samples for the expectation; 0 takes the posterior mean for z.
-        seed: Of the noise, see :func:`sample_noise`.
+        seed: Of the noise, see ``sample_noise``.
     """
 
     requires = ("posterior", "decode", "kl")
@@ -69,7 +69,7 @@ class ImportanceWeighted(Score):
 
     Args:
         k: Samples of z for each x, worked through in pieces: memory does not grow with k.
-        seed: Of the noise, see :func:`sample_noise`.
+        seed: Of the noise, see ``sample_noise``.
     """
 
     requires = ("posterior", "log_weights")
@@ -114,7 +114,7 @@ class ReconstructionProbability(Score):
 
     Args:
         samples: Of z for each x.
-        seed: Of the noise, see :func:`sample_noise`.
+        seed: Of the noise, see ``sample_noise``.
     """
 
     requires = ("posterior", "decode")

@@ -80,7 +80,7 @@ class LatentMixture(Callback):
 
 
 class LatentMap(Callback):
-    """At the end of a test, the latent vectors of test samples in two dimensions: PCA, and t-SNE beside it.
+    """At the end of a test, the latent vectors of test samples in two dimensions, by PCA and t-SNE.
 
     van der Maaten and Hinton 2008, "Visualizing Data using t-SNE". ``pictures/latent_map.png`` in the run's folder.
 
