@@ -32,6 +32,7 @@ SECTIONS = [
     textures.textures,
     images.benchmark,
     images.with_calibration,
+    images.label_free,
     images.false_alarms,
     images.inverted,
     images.ablation,
