@@ -18,8 +18,8 @@ def parity() -> Iterator[str]:
     yield (
         f"**Exported files beside their detectors** (`python results/parity.py`): {len(compared)} files, {decisions:,} "
         f"decisions, of which {differ} differ. The largest relative difference of a score, ONNX / pt2; – where a score "
-        "does not go with the model, *refused* where `export` says that it cannot be exported, or that the file is not the "
-        "detector; inf where a score near the end of float32, above 1e35, is infinite in the file.\n"
+        "does not go with the model, *refused* where `export` says that it cannot be exported, or that the file is not "
+        "the detector; inf where a score near the end of float32, above 1e35, is infinite in the file.\n"
     )
     models = list(dict.fromkeys(line["model"] for line in lines))
     cells = {(line["score"], line["model"], line["format"]): line for line in lines}
