@@ -13,8 +13,11 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import IO, Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of libraries that are yet to be loaded: two workers have two cores
 
 import numpy as np
 import pytest
@@ -27,6 +30,12 @@ from vae_lightning.commands import main
 from vae_lightning.data import MNIST, FashionMNIST
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def pytest_collection_finish() -> None:
+    """All that has been imported by now stays: to look through it for garbage takes a quarter of a second a time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -141,21 +150,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parent)}
 
 
-def kill(folder: Path, arguments: list[str], when: Callable[[], bool], *, fresh: bool = False) -> None:
-    """Start a command in a process of its own and kill it, and nothing but it, by SIGKILL.
+def kill(folder: Path, arguments: list[str], when: Callable[[], bool], by: int = signal.SIGKILL) -> int:
+    """Start a command in a process of its own and send a signal to it, and to nothing but it; how it ended.
 
     Args:
         folder: Where.
         arguments: After ``vae-lightning``.
         when: Whether it has come far enough.
-        fresh: Whether to start Python anew: a command with ``--jobs`` must not take this process's helpers for its own.
+        by: The signal.
     """
-    line = [sys.executable, "-m", "vae_lightning", *arguments]
     with open(os.devnull, "w") as nowhere:
-        if fresh:
-            child = subprocess.Popen(line, cwd=folder, env=environment(), stdout=nowhere, stderr=nowhere).pid
-        else:
-            child = _forked(folder, lambda: main(arguments), nowhere, nowhere)
+        child = _forked(folder, lambda: main(arguments), nowhere, nowhere)
     ended = 0
     try:
         deadline = time.monotonic() + 400  # a machine full of other work is slow, and not broken
@@ -164,6 +169,9 @@ def kill(folder: Path, arguments: list[str], when: Callable[[], bool], *, fresh:
             assert not ended, "it ended before it could be killed"
             time.sleep(0.005)
         assert there, "it did not come so far"  # not asked again: it may be past it
+        os.kill(child, by)
+        ended, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status)
     finally:
         if not ended:
             os.kill(child, signal.SIGKILL)
@@ -214,6 +222,9 @@ def _forked(folder: Path, work: Callable[[], int | None], out: IO[str], err: IO[
         os.dup2(err.fileno(), 2)
         sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115 (until the process ends)
         torch.cuda._is_in_bad_fork = lambda: False  # type: ignore[attr-defined]  # nobody uses it, here or there
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+        for helper in (forkserver._forkserver, resource_tracker._resource_tracker):  # type: ignore[attr-defined]
+            helper.__init__()  # its own, for --jobs: those of this process are no child's
         code = work() or 0
     except SystemExit as stop:
         code = int(stop.code or 0)

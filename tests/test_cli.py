@@ -126,12 +126,12 @@ def test_killed_inside_an_epoch_and_resumed_it_ends_with_the_same_bits(tmp_path)
     """A run stopped by SIGKILL and resumed, against one never stopped."""
     line = (FIT + SMALL).format(
         configs=CONFIGS
-    ) + " --data.init_args.batch_size 4 --model.init_args.network.dropout 0.1"
+    ) + " --data.init_args.batch_size 8 --model.init_args.network.dropout 0.1"
     line += " --checkpoint_every_n_steps 7 --trainer.max_epochs 3"
     assert command(tmp_path, [*line.split(), "--experiment", "undisturbed"]).returncode == 0
 
     last = tmp_path / "lightning_logs/killed/version_0/checkpoints/last.ckpt"
-    per_epoch = len(range(0, 376, 4))  # 470 normal samples of the training part, less 47 and 47
+    per_epoch = len(range(0, 376, 8))  # 470 normal samples of the training part, less 47 and 47
 
     def in_the_second_epoch() -> bool:
         return last.exists() and torch.load(last, weights_only=True)["global_step"] > per_epoch

@@ -145,7 +145,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(run, here):
     def under_way() -> bool:
         return any(map(_done, folder.glob("trial_*"))) and training() != []
 
-    kill(here, [*line.split(), "--jobs", "2"], under_way, fresh=True)
+    kill(here, [*line.split(), "--jobs", "2"], under_way)
     deadline = time.monotonic() + 30
     while not all(files.free(lock) for lock in (folder / ".locks").iterdir()):
         assert time.monotonic() < deadline, "its processes outlive it"
