@@ -374,7 +374,7 @@ def test_a_leaking_threshold_is_to_be_had_by_name_and_marked(run, fitted, capsys
             "--trainer.max_epochs -1 --trainer.max_steps 9 --trainer.callbacks+ FreezeBatchNorm",
             "which has to be set",
         ),
-        ("autoencoder.yaml", "--trainer.callbacks+ Evidence", "Evidence needs a VAE, and Autoencoder is none"),
+        ("autoencoder.yaml", "--trainer.callbacks+ Evidence", "Evidence needs a VAE, not Autoencoder"),
     ],
 )
 def test_what_a_callback_refuses_leaves_no_folder(run, tmp_path, capsys, config, wrong, said):
