@@ -120,8 +120,8 @@ def _known(path: str, config: Path) -> type:
     if inspect.isclass(found) and (issubclass(found, KNOWN) or found.__module__.startswith(f"{PACKAGE}.")):
         return found
     raise UserError(
-        f"{config}: names {path}, which is neither a class of {PACKAGE} nor an optimizer: if you trust the file, name it "
-        "with --config"
+        f"{config}: names {path}, which is neither a class of {PACKAGE} nor an optimizer: if you trust the file, name "
+        "it with --config"
     )
 
 
