@@ -67,7 +67,7 @@ def columns(table: Any) -> dict[str, Callable[[], Any]]:
         names, at = list(table.column_names), lambda i: _chunked(table.column(i))
     labels = [str(name) for name in names]
     if twice := sorted({name for name in labels if labels.count(name) > 1}):
-        raise UserError(f"column {twice[0]!r} is there more than once: give each column a name of its own")
+        raise UserError(f"column {twice[0]!r} appears more than once: give each column its own name")
     return {label: (lambda i=i: at(i)) for i, label in enumerate(labels)}  # type: ignore[misc]
 
 

@@ -215,7 +215,7 @@ def test_another_number_of_processes_goes_on_from_an_epochs_end_alone(tmp_path: 
 
     def refused() -> None:
         with pytest.raises(
-            UserError, match="saved within an epoch by 2 processes, and these are 1: go on with as many"
+            UserError, match="saved within an epoch by 2 processes, and these are 1: continue with as many"
         ):
             kind(1).run(tmp_path / "within")
 

@@ -13,7 +13,7 @@ from ..errors import UserError, one_line
 from .held import begun, held_back
 from .shipped import with_shipped
 
-ROOM = "the last good checkpoint is whole: make room, and go on with --ckpt_path last"
+ROOM = "the last good checkpoint is intact: free some space, and continue with --ckpt_path last"
 
 
 def main(args: list[str] | None = None) -> int:

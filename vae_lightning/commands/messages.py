@@ -63,7 +63,7 @@ def diagnose(message: str, args: list[str]) -> str:
             lacking = line.rpartition(": ")[2]
             if key:
                 return f"{_place(key, args)}: {lacking} is missing: give it among init_args"
-            return f"the configuration lacks {lacking}: give --config, configs/beta_vae.yaml for one"
+            return f"the configuration lacks {lacking}: give --config, such as --config beta_vae"
         if unknown := re.match(r"unrecognized arguments: ([^\s=]+)", line):
             name = unknown[1].rpartition(".")[2].lstrip("-")
             return f"there is no option {unknown[1]}{_suggest(name, _parameters())}"
