@@ -9,8 +9,6 @@ import math
 import os
 import pickle
 import re
-import subprocess
-import sys
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import environment
+from conftest import script
 from torch import nn
 
 from vae_lightning.errors import UserError
@@ -230,16 +228,7 @@ print(Detector.load(sys.argv[2]).score(torch.ones(2, 10)).tolist())
 
 def test_a_class_of_a_script_is_found_by_that_script_and_asked_for_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    said = [
-        subprocess.run(
-            [sys.executable, "script.py", what, "file.ckpt"],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-        )
-        for what in ("write", "read")
-    ]
+    said = [script(tmp_path, "script.py", what, "file.ckpt") for what in ("write", "read")]
     assert said[0].returncode == said[1].returncode == 0, said[1].stderr
     assert said[0].stdout == said[1].stdout
     from vae_lightning.detection import Detector

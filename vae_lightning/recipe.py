@@ -7,6 +7,7 @@ defined or imported: a name in a file is looked up and never imported, and a fun
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,7 @@ class Recorded:
         cls.__signature__ = inspect.Signature(others)  # type: ignore[attr-defined]  # __new__ below would hide it
 
     def __new__(cls: type[Self], *args: Any, **kwargs: Any) -> Self:
-        if lacks := abstract(cls):
+        if lacks := abstract(cls):  # type: ignore[arg-type]  # a class is hashable
             raise UserError(f"{cls.__name__} is what others extend, and has no {lacks[0]}: name one of those classes")
         self = super().__new__(cls)
         # containers are copied: who owns them may change them later
@@ -56,6 +57,7 @@ class Recorded:
         return type(self)(*args, **kwargs)
 
 
+@functools.cache  # asked for every object, and for every view that scores make of a model
 def abstract(cls: type) -> list[str]:
     """The methods that a class leaves to those that extend it. Python looks at classes of ``abc`` alone."""
     return [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]

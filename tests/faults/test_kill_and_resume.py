@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import NIGHTLY, assert_equal, content, forked, kill_at, points
+from harness import NIGHTLY, assert_equal, content, forked, kill_at, points, wait_for_another_second
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -51,6 +51,7 @@ class Kind:
 
     def run(self, folder: Path) -> None:
         """Train in a folder, or go on with what is there: with the best epoch where there is nothing later."""
+        wait_for_another_second(folder)
         seed_everything(3, verbose=False)
         model = VAE([5], MLP([8, 6], batch_norm=True, dropout=0.2), 2, **self.model)
         with quietly(".*"):

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
@@ -102,6 +101,10 @@ class SyntheticMixture(AnomalyDataModule):
             torch.cat([normal, strange]),
             torch.cat([component, component.new_full((n_anomalies,), self.components)]),
         )
+        from sklearn.model_selection import (
+            train_test_split,
+        )  # half a second of every start, that other data need not take
+
         try:
             train, test = train_test_split(
                 torch.arange(self.samples), test_size=self.test_fraction, stratify=target, random_state=self.data_seed

@@ -14,8 +14,6 @@ from urllib.error import URLError
 import torch
 import torch.nn.functional as F
 import torchvision.datasets
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets.utils import check_integrity, download_url
 
@@ -123,6 +121,9 @@ class Digits(AnomalyDataModule):
         super().__init__(**kwargs)
 
     def load(self) -> tuple[Part, Part]:
+        from sklearn.datasets import load_digits  # half a second of every start, that other data need not take
+        from sklearn.model_selection import train_test_split
+
         digits = load_digits()
         x = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)
         if self.input_shape != [1, 8, 8]:

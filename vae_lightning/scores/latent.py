@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from ..errors import UserError
@@ -18,6 +16,9 @@ from .base import Score, at_least
 from .features import Feature, latent_features, methods_for_features
 from .sharing import each
 from .whitening import Whitened, reservoir
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 
 class Mahalanobis(Whitened):
@@ -115,6 +116,11 @@ class LatentDensity(Score):
         return best
 
     def _em(self, x: np.ndarray, components: int) -> GaussianMixture:
+        from sklearn.exceptions import (
+            ConvergenceWarning,
+        )  # half a second of every start, that other scores need not take
+        from sklearn.mixture import GaussianMixture
+
         settings = {"reg_covar": self.regularization, "random_state": self.seed, "max_iter": self.max_iter}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
