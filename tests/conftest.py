@@ -130,7 +130,7 @@ def kill(folder: Path, arguments: list[str], when: Callable[[], bool], *, fresh:
         if fresh:
             child = subprocess.Popen(line, cwd=folder, env=environment(), stdout=nowhere, stderr=nowhere).pid
         else:
-            child = _forked(folder, arguments, nowhere, nowhere)
+            child = forked_command(folder, arguments, nowhere, nowhere)
     ended = 0
     try:
         deadline = time.monotonic() + 400  # a machine full of other work is slow, and not broken
@@ -148,13 +148,13 @@ def kill(folder: Path, arguments: list[str], when: Callable[[], bool], *, fresh:
 def command(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, with its exit code and what it prints."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        code = os.waitstatus_to_exitcode(os.waitpid(_forked(folder, arguments, out, err), 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(forked_command(folder, arguments, out, err), 0)[1])
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
 
 
-def _forked(folder: Path, arguments: list[str], out: IO[str], err: IO[str]) -> int:
+def forked_command(folder: Path, arguments: list[str], out: IO[str], err: IO[str]) -> int:
     """A fork of this process, which has imported everything: to import it again takes longer than most commands."""
     sys.stdout.flush()
     if child := os.fork():
