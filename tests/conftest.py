@@ -4,6 +4,8 @@ import gc
 import gzip
 import hashlib
 import os
+import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +13,11 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import IO, Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of libraries that are yet to be loaded: two workers have two cores
 
 import numpy as np
 import pytest
@@ -25,6 +30,12 @@ from vae_lightning.commands import main
 from vae_lightning.data import MNIST, FashionMNIST
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def pytest_collection_finish() -> None:
+    """All that has been imported by now stays: to look through it for garbage takes a quarter of a second a time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -104,11 +115,34 @@ SMALL = (
 )
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished small run of configs/beta_vae.yaml, of many tests: not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(f"fit --config {CONFIGS}/beta_vae.yaml{SMALL}".split()) == 0
+    return folder / "lightning_logs" / "beta_vae" / "version_0"
+
+
 @pytest.fixture
-def fitted(run: Callable[[str], int], tmp_path: Path) -> Path:
-    """The folder of a finished small run of configs/beta_vae.yaml."""
-    assert run("fit --config {configs}/beta_vae.yaml" + SMALL) == 0
-    return tmp_path / "lightning_logs" / "beta_vae" / "version_0"
+def fitted(finished: Path, run: Callable[[str], int], tmp_path: Path) -> Path:
+    """The folder of such a run, a test's own, in the folder where its commands run."""
+    folder = tmp_path / "lightning_logs" / "beta_vae" / "version_0"
+    shutil.copytree(finished, folder)
+    for file in folder.glob("checkpoints/*"):  # Lightning knows its files again by their whole paths
+        content = torch.load(file, weights_only=True)
+        content["callbacks"] = _moved(content["callbacks"], str(finished), str(folder))
+        torch.save(content, file)
+    return folder
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    """The same with other paths, in keys and values."""
+    if isinstance(value, dict):
+        return type(value)({_moved(key, old, new): _moved(item, old, new) for key, item in value.items()})
+    return value.replace(old, new) if isinstance(value, str) else value
 
 
 def environment() -> dict[str, str]:
@@ -116,21 +150,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parent)}
 
 
-def kill(folder: Path, arguments: list[str], when: Callable[[], bool], *, fresh: bool = False) -> None:
-    """Start a command in a process of its own and kill it, and nothing but it, by SIGKILL.
+def kill(folder: Path, arguments: list[str], when: Callable[[], bool], by: int = signal.SIGKILL) -> int:
+    """Start a command in a process of its own and send a signal to it, and to nothing but it; how it ended.
 
     Args:
         folder: Where.
         arguments: After ``vae-lightning``.
         when: Whether it has come far enough.
-        fresh: Whether to start Python anew: a command with ``--jobs`` must not take this process's helpers for its own.
+        by: The signal.
     """
-    line = [sys.executable, "-m", "vae_lightning", *arguments]
     with open(os.devnull, "w") as nowhere:
-        if fresh:
-            child = subprocess.Popen(line, cwd=folder, env=environment(), stdout=nowhere, stderr=nowhere).pid
-        else:
-            child = forked_command(folder, arguments, nowhere, nowhere)
+        child = start(folder, lambda: main(arguments), nowhere, nowhere)
     ended = 0
     try:
         deadline = time.monotonic() + 400  # a machine full of other work is slow, and not broken
@@ -139,6 +169,9 @@ def kill(folder: Path, arguments: list[str], when: Callable[[], bool], *, fresh:
             assert not ended, "it ended before it could be killed"
             time.sleep(0.005)
         assert there, "it did not come so far"  # not asked again: it may be past it
+        os.kill(child, by)
+        ended, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status)
     finally:
         if not ended:
             os.kill(child, signal.SIGKILL)
@@ -147,14 +180,37 @@ def kill(folder: Path, arguments: list[str], when: Callable[[], bool], *, fresh:
 
 def command(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, with its exit code and what it prints."""
+    return _output(folder, lambda: main(arguments))
+
+
+def script(folder: Path, file: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python's ``file arguments``, or ``-m vae_lightning`` for that, in a process that has nothing of this package.
+
+    Torch and Lightning are there already: to import them again takes longer than most scripts.
+    """
+
+    def work() -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "vae_lightning"]:
+            del sys.modules[name]
+        gc.collect()
+        sys.argv, sys.path[0] = [file, *arguments], str(folder)
+        if file == "vae_lightning":
+            runpy.run_module(file, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(file, run_name="__main__")
+
+    return _output(folder, work)
+
+
+def _output(folder: Path, work: Callable[[], int | None]) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        code = os.waitstatus_to_exitcode(os.waitpid(forked_command(folder, arguments, out, err), 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(start(folder, work, out, err), 0)[1])
         out.seek(0)
         err.seek(0)
-        return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
+        return subprocess.CompletedProcess([], code, out.read(), err.read())
 
 
-def forked_command(folder: Path, arguments: list[str], out: IO[str], err: IO[str]) -> int:
+def start(folder: Path, work: Callable[[], int | None], out: IO[str], err: IO[str]) -> int:
     """A fork of this process, which has imported everything: to import it again takes longer than most commands."""
     sys.stdout.flush()
     if child := os.fork():
@@ -166,7 +222,12 @@ def forked_command(folder: Path, arguments: list[str], out: IO[str], err: IO[str
         os.dup2(err.fileno(), 2)
         sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115 (until the process ends)
         torch.cuda._is_in_bad_fork = lambda: False  # type: ignore[attr-defined]  # nobody uses it, here or there
-        code = main(arguments)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+        for helper in (forkserver._forkserver, resource_tracker._resource_tracker):  # type: ignore[attr-defined]
+            helper.__init__()  # its own, for --jobs: those of this process are no child's
+        code = work() or 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
     except BaseException:
         traceback.print_exc()
     finally:

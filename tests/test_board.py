@@ -132,7 +132,7 @@ def test_the_table_says_which_figures_are_sums_and_what_the_threshold_is_in():
 
 def test_a_csv_file_has_every_metric_and_the_hyperparameters(run, tmp_path):
     logger = "--trainer.logger CSVLogger --trainer.logger.init_args.save_dir csv --trainer.logger.init_args.name a"
-    line = "fit --config {configs}/beta_vae.yaml --trainer.max_epochs 2 --data.init_args.samples 2000 "
+    line = "fit --config {configs}/beta_vae.yaml --trainer.max_epochs 2 --data.init_args.samples 600 "
     assert run(line + "--trainer.enable_progress_bar false " + logger) == 0
     with (tmp_path / "csv/a/version_0/metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -148,7 +148,7 @@ def test_a_csv_file_has_every_metric_and_the_hyperparameters(run, tmp_path):
 
 def test_mlflow_keeps_a_run_in_a_local_database(run, tmp_path):
     logger = "--trainer.logger MLFlowLogger --trainer.logger.init_args.tracking_uri sqlite:///mlflow.db"
-    line = "fit --config {configs}/beta_vae.yaml --trainer.max_epochs 2 --data.init_args.samples 2000 "
+    line = "fit --config {configs}/beta_vae.yaml --trainer.max_epochs 2 --data.init_args.samples 600 "
     assert run(line + "--trainer.enable_progress_bar false " + logger) == 0
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         metrics = dict(database.execute("select key, value from latest_metrics").fetchall())

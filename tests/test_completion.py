@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, command, environment, kill
+from conftest import CONFIGS, command, kill
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
@@ -204,27 +201,12 @@ def beta_vae() -> SyntheticMixture:
 def test_ctrl_c_and_a_kill_resume_to_the_bits_of_an_undisturbed_run(tmp_path: Path, run: Callable[[str], int]) -> None:
     line = LINE.format(CONFIGS / "beta_vae.yaml").split()
     last = tmp_path / "lightning_logs/beta_vae/version_0/checkpoints/last.ckpt"
-    silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
     def epoch() -> int:
         return torch.load(last, weights_only=True)["epoch"] if last.exists() else -1
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vae_lightning", *line, "--trainer.max_epochs", "2000"],
-        cwd=tmp_path,
-        env=environment(),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would ignore it
-        **silent,
-    )
-    try:
-        deadline = time.monotonic() + 200
-        while epoch() < 5 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=300) == 1
-    finally:
-        process.kill()
-        process.wait()
+    ctrl_c = kill(tmp_path, [*line, "--trainer.max_epochs", "2000"], when=lambda: epoch() >= 5, by=signal.SIGINT)
+    assert ctrl_c == 1
     stopped = epoch()
     check(last, beta_vae())
     resumed = ["fit", "--ckpt_path", "last", "--trainer.max_epochs"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import environment
+from conftest import script
 from scipy.stats import false_discovery_control
 from torch import Tensor, nn
 
@@ -410,8 +408,9 @@ np.savez(sys.argv[3], *answer[:3], *answer.each.values())
 def test_save_and_load_in_a_fresh_process(table: Detector, tmp_path: Path) -> None:
     table.save(tmp_path / "new/file.ckpt")
     np.save(tmp_path / "rows.npy", TEST)
-    arguments = [str(tmp_path / name) for name in ("new/file.ckpt", "rows.npy", "answer.npz")]
-    subprocess.run([sys.executable, "-c", FRESH, *arguments], env=environment(), check=True, timeout=300)
+    (tmp_path / "fresh.py").write_text(FRESH)
+    done = script(tmp_path, "fresh.py", "new/file.ckpt", "rows.npy", "answer.npz")
+    assert done.returncode == 0, done.stderr
     expected = table(TEST)
     with np.load(tmp_path / "answer.npz") as answer:
         for found, wanted in zip(answer.values(), [*expected[:3], *expected.each.values()], strict=True):

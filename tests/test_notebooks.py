@@ -1,10 +1,12 @@
 """The notebooks run from top to bottom, and what is committed is small and clean."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import CONFIGS
+from conftest import CONFIGS, environment
+from jupyter_client.manager import KernelManager, start_new_kernel
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((CONFIGS.parent / "notebooks").glob("*.ipynb"))
@@ -19,14 +21,23 @@ def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[KernelManager]:
+    """One for all notebooks, which have their imports in common; each starts with no names."""
+    manager, client = start_new_kernel(env={**environment(), "SMALL": "1"})
+    client.stop_channels()
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_on_a_reduced_size(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SMALL", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_it_runs_on_a_reduced_size(path: Path, tmp_path: Path, kernel: KernelManager) -> None:
     notebook = nbformat.read(path, as_version=4)
     committed = [len(shown(cell)) for cell in notebook.cells]
     # in an empty folder: nothing but the package is needed, and nothing is left
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    clean = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {tmp_path}")])
+    for each in (clean, notebook):
+        NotebookClient(each, timeout=120, km=kernel).execute()
     assert [len(shown(cell)) for cell in notebook.cells] == committed
     kinds = {output.output_type for cell in notebook.cells for output in shown(cell)}
     assert kinds <= {"display_data", "execute_result"}

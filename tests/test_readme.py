@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CONFIGS, environment
+from conftest import CONFIGS, command, environment
 
 from vae_lightning import MLP, fit
 from vae_lightning.commands import main
@@ -36,14 +36,15 @@ def blocks(page: str) -> Iterator[tuple[str, str]]:
 
 def small(command: str, images: Path) -> str:
     """A command of a page, brought down to seconds."""
-    command = command.replace("configs/", "{configs}/")
     if command.startswith(("fit", "validate", "test")) or (command.startswith("predict") and "--input" not in command):
         command += " --trainer.enable_progress_bar false"
-        if re.search("conv_vae|images.yaml", command):  # validates at its last step alone
-            command += " --trainer.max_steps 60 --trainer.val_check_interval 60"
-            command += " --model.init_args.lr_scheduler.init_args.total_steps 60"
-        elif "table.yaml" not in command:
+        if re.search("conv_vae|config images|config table", command):  # validates at its last step alone
+            command += " --trainer.max_steps 40 --trainer.val_check_interval 40"
+            command += " --model.init_args.lr_scheduler.init_args.total_steps 40"
+        else:
             command += " --trainer.max_epochs 3"
+        if "--config" in command and "beta_vae" in command and not re.search("--data |mnist", command):
+            command += " --data.init_args.samples 1500"
         command += f" --data.init_args.root {images}" if "mnist" in command else ""
     return command
 
@@ -77,8 +78,7 @@ def free_port() -> int:
 def execute(args: list[str]) -> int:
     """The exit code of a command."""
     if "ddp_fork" in args:  # a process that has trained already cannot fork
-        line = [sys.executable, "-m", "vae_lightning", *args]
-        return subprocess.run(line, env=environment(), capture_output=True).returncode
+        return command(Path.cwd(), args).returncode
     return main(args)
 
 
@@ -97,12 +97,11 @@ def test_a_page_runs_from_top_to_bottom(page: str, run, mnist_files, servers, tm
         elif kind == "python":
             exec(code, names)
         else:
-            for command in re.findall(r"^(?:python -m vae_lightning|vae-lightning) (.*?)(?:  #.*)?$", code, re.M):
-                if command.startswith("serve "):
-                    servers.append(serve(shlex.split(command)))
-                elif not re.search("^(sweep|benchmark|compare)|gpu|--help", command):
-                    args = shlex.split(small(command, mnist_files).format(configs=CONFIGS))
-                    assert execute(args) == 0, command
+            for line in re.findall(r"^vae-lightning (.*?)(?:  #.*)?$", code, re.M):
+                if line.startswith("serve "):
+                    servers.append(serve(shlex.split(line)))
+                elif not re.search("^(sweep|benchmark|compare)|gpu|--help", line):
+                    assert execute(shlex.split(small(line, mnist_files))) == 0, line
     if "new" in names and "run" in names:  # the last five rows are strange
         assert names["run"].detector.predict(names["new"])[-5:].all()
 

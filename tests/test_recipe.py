@@ -9,8 +9,6 @@ import math
 import os
 import pickle
 import re
-import subprocess
-import sys
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import environment
+from conftest import script
 from torch import nn
 
 from vae_lightning.errors import UserError
@@ -230,27 +228,18 @@ print(Detector.load(sys.argv[2]).score(torch.ones(2, 10)).tolist())
 
 def test_a_class_of_a_script_is_found_by_that_script_and_asked_for_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    said = [
-        subprocess.run(
-            [sys.executable, "script.py", what, "file.ckpt"],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-        )
-        for what in ("write", "read")
-    ]
+    said = [script(tmp_path, "script.py", what, "file.ckpt") for what in ("write", "read")]
     assert said[0].returncode == said[1].returncode == 0, said[1].stderr
     assert said[0].stdout == said[1].stdout
     from vae_lightning.detection import Detector
 
-    with pytest.raises(UserError, match=r"__main__\.Mine is no class .*: import the module .*, or name it in trust"):
+    with pytest.raises(UserError, match=r"__main__\.Mine is not a class .*: import the module .*, or name it in trust"):
         Detector.load(tmp_path / "file.ckpt")
 
 
 def test_trust_names_classes_beyond_the_families() -> None:
     recipe = {"class_path": class_path(Plain), "init_args": {"x": 3}}
-    with pytest.raises(UserError, match="Plain is no class of vae_lightning"):
+    with pytest.raises(UserError, match="Plain is not a class of vae_lightning"):
         build(recipe)
     assert build(recipe, trust=[Plain]).x == 3
     assert build([recipe], trust=[Plain])[0].x == 3
@@ -307,15 +296,15 @@ def test_a_model_refuses_at_once_and_not_when_it_is_saved() -> None:
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        ({"class_path": "os.system"}, "os.system is no class"),
-        ({"class_path": "vae_lightning.models.autoencoder.copy"}, "is no class"),
-        ({"class_path": "vae_lightning.recipe.build"}, "is no class"),
-        ({"class_path": "vae_lightning.models.networks.Network"}, "is no class"),  # abstract
-        ({"class_path": "elsewhere.VAE"}, "is no class"),
-        ({"class_path": None}, "is no class"),
-        ({"class_path": ["a"]}, "is no class"),
-        ({"class_path": f"{__name__}.Thing", "init_args": [1]}, "is no recipe"),
-        ({"class_path": f"{__name__}.Thing", "more": 1}, "is no recipe"),
+        ({"class_path": "os.system"}, "os.system is not a class"),
+        ({"class_path": "vae_lightning.models.autoencoder.copy"}, "is not a class"),
+        ({"class_path": "vae_lightning.recipe.build"}, "is not a class"),
+        ({"class_path": "vae_lightning.models.networks.Network"}, "is not a class"),  # abstract
+        ({"class_path": "elsewhere.VAE"}, "is not a class"),
+        ({"class_path": None}, "is not a class"),
+        ({"class_path": ["a"]}, "is not a class"),
+        ({"class_path": f"{__name__}.Thing", "init_args": [1]}, "is not a recipe"),
+        ({"class_path": f"{__name__}.Thing", "more": 1}, "is not a recipe"),
         ({"class_path": f"{__name__}.Thing", "init_args": {"x": 1}}, "Thing: .*unexpected keyword argument 'x'"),
         ({"class_path": f"{__name__}.Thing"}, "Thing: .*first"),
     ],

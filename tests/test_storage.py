@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import CONFIGS, SMALL, environment
+from conftest import CONFIGS, SMALL, script
 
 from vae_lightning.commands import main
 from vae_lightning.detection import Detector, storage
@@ -107,7 +106,7 @@ EVIL: dict[str, tuple[str, Any]] = {
     ),
     "a bare name in a score": (
         "model.scores",
-        [{"class_path": "vae_lightning.scores.likelihood.InputComplexity", "init_args": {"score": "trap.Trap"}}],
+        [{"class_path": "vae_lightning.scores.corrected.InputComplexity", "init_args": {"score": "trap.Trap"}}],
     ),
     "a threshold": ("model.threshold", {"class_path": "subprocess.run", "init_args": {"args": ["touch", "sprung"]}}),
     "the bare name of a threshold": ("model.threshold", "trap.Trap"),
@@ -161,8 +160,7 @@ def test_commands_import_and_run_nothing(
 def test_the_same_in_a_process_of_its_own(content: Any, folder: Path, tmp_path: Path) -> None:
     """Where nothing has been imported before; the working directory is on the path there."""
     torch.save(put(content, "model.network", "trap.Trap"), folder / "checkpoints/last.ckpt")
-    line = [sys.executable, "-m", "vae_lightning", "test", "--ckpt_path", "last"]
-    done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200)
+    done = script(tmp_path, "vae_lightning", "test", "--ckpt_path", "last")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "sprung").exists()
@@ -269,7 +267,7 @@ def test_what_lightning_would_call_is_passed_over(content: Any, folder: Path, tm
     old = {key: value for key, value in content.items() if key != CONFIG_KEY}
     torch.save({**old, "hyper_parameters": hyper}, path)
     for load in (Detector.load, VAE.load_from_checkpoint):
-        with pytest.raises(UserError, match=r"trap\.Trap is no class"):
+        with pytest.raises(UserError, match=r"trap\.Trap is not a class"):
             load(path)
     assert untouched(tmp_path)
 
@@ -279,7 +277,7 @@ def test_a_part_of_a_model_is_no_model(content: Any, folder: Path) -> None:
         changed = put(content, "model", part)
         changed["state_dict"], changed[CONFIG_KEY]["model"]["init_args"] = {}, {}
         torch.save(changed, folder / "checkpoints/last.ckpt")
-        with pytest.raises(UserError, match="is no model"):
+        with pytest.raises(UserError, match="is not a model"):
             Detector.load(folder)
     torch.save(content, folder / "checkpoints/last.ckpt")
     with pytest.raises(UserError, match="holds a VAE, which is no Odd"):
@@ -405,7 +403,7 @@ def test_a_file_is_written_whole_and_others_may_read_it(tmp_path: Path, monkeypa
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fails)
-    with pytest.raises(UserError, match=r"cannot be written .*disk full.*: what was there before is whole"):
+    with pytest.raises(UserError, match=r"cannot be written .*disk full.*: the previous file is intact"):
         storage.write({"a": torch.zeros(2)}, path)
     assert [file.name for file in path.parent.iterdir()] == ["file.ckpt"]
     assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(2))

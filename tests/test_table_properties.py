@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -20,6 +21,7 @@ from vae_lightning.errors import UserError
 from vae_lightning.models import VAE, Mixed
 from vae_lightning.models.networks import MLP
 
+EXAMPLES = 2000 if os.environ.get("FAULTS") == "nightly" else 200
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 NAMES = st.one_of(TEXT, st.sampled_from(["a", "b", "label", "y", "1", "5.5", "id", "time", "naïve", "日本"]))
 VALUES: list[Any] = [
@@ -60,7 +62,7 @@ def written(table: pa.Table, form: str, folder: str) -> Any:
     return path
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(tables(), st.sampled_from(["csv", "parquet", "feather", "frame"]))
 def test_a_table_is_scored_alike_from_wherever_it_comes_or_refused(table: pa.Table, form: str) -> None:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

@@ -53,11 +53,11 @@ def as_samples(x: Any, columns: list[str] | None) -> Tensor:
     """The numbers in x with its columns in this order, (N, ...).
 
     Args:
-        x: As for :func:`columns_of`.
+        x: As for ``columns_of``.
         columns: By name: others are left out, with a warning. None, or an x without names, takes them as they come.
 
     Raises:
-        UserError: For what :func:`columns_of` refuses, or when a column is missing.
+        UserError: For what ``columns_of`` refuses, or when a column is missing.
     """
     raw, names = columns_of(x)
     if columns is None or names is None or names == columns:
@@ -89,7 +89,7 @@ def _from_table(table: Any) -> tuple[Tensor, list[str]]:
     names = _names(table)
     labels = [str(name) for name in names]
     if twice := sorted({name for name in labels if labels.count(name) > 1}):
-        raise UserError(f"column {twice[0]!r} is there more than once: give each column a name of its own")
+        raise UserError(f"column {twice[0]!r} appears more than once: give each column its own name")
     columns = [_column(table[name], label) for name, label in zip(names, labels, strict=True)]
     if not columns:
         return torch.empty(len(table), 0), []

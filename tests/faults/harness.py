@@ -22,9 +22,6 @@ NIGHTLY = os.environ.get("FAULTS") == "nightly"  # many more cases
 
 def forked(work: Callable[[], Any]) -> int:
     """Run something in a process of its own; its exit code, or minus the signal that has ended it."""
-    now = int(time.time())
-    while int(time.time()) == now:  # TensorBoard orders a run's files by the second at which they were opened
-        time.sleep(0.01)
     sys.stdout.flush()
     if not (child := os.fork()):
         code = 70
@@ -74,6 +71,12 @@ def kill_at(event: str, count: int) -> None:
     else:
         name = {"step": "training_step", "validation": "validation_step"}[event]
         setattr(Steps, name, before(getattr(Steps, name)))
+
+
+def wait_for_another_second(folder: Path) -> None:
+    """TensorBoard orders a run's files by the second at which they were opened, which their names begin with."""
+    while any(int(path.name.split(".")[3]) >= int(time.time()) for path in folder.glob("events.out.tfevents.*")):
+        time.sleep(0.01)
 
 
 def content(path: Path) -> dict[str, Any]:

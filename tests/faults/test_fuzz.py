@@ -23,7 +23,6 @@ import numpy as np
 import odd
 import pytest
 import torch
-from conftest import CONFIGS, SMALL
 from harness import NIGHTLY
 
 from vae_lightning.commands import main
@@ -33,14 +32,6 @@ from vae_lightning.errors import UserError
 ROWS = np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32)
 CASES = {"options": 40, "configs": 40, "tables": 40, "sweeps": 40, "finished": 6}
 MEMORY = 4 << 30  # bytes more than there are at the start: what asks for more is refused, as on a smaller machine
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run."""
-    folder = tmp_path_factory.mktemp("trained")
-    assert main(f"fit --config {CONFIGS}/beta_vae.yaml{SMALL} --runs {folder}".split()) == 0
-    return folder / "beta_vae/version_0"
 
 
 @pytest.fixture(autouse=True)
@@ -107,25 +98,31 @@ def record(kind: str, counts: Counter[str]) -> None:
 
 @pytest.mark.parametrize("kind", CASES)
 def test_a_command_does_what_it_is_asked_or_says_why_not(
-    kind: str, trained: Path, tmp_path: Path, monkeypatch: Any
+    kind: str, finished: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     make: Callable[..., list[str]] = getattr(odd, kind)
-    counts: Counter[str] = Counter()
+    counts, failures = Counter[str](), []
     for case in range(CASES[kind] * (10 if NIGHTLY else 1)):
         folder = tmp_path / f"case_{case}"
         folder.mkdir()
         monkeypatch.chdir(folder)
         draw = random.Random(f"{kind} {case}")
-        words = make(draw, folder, trained) if kind == "finished" else make(draw, folder)
-        counts[judge([word.replace("{run}", str(trained)) for word in words], folder)] += 1
+        words = make(draw, folder, finished) if kind == "finished" else make(draw, folder)
+        try:
+            became = judge([word.replace("{run}", str(finished)) for word in words], folder)
+        except Exception as error:  # the others are tried nevertheless
+            became = "failed"
+            failures.append(f"case {case}: {error!r}")
+        counts[became] += 1
         shutil.rmtree(folder)
     record(kind, counts)
+    assert not failures, "\n".join(failures)
     assert counts["refused"] > 0.15 * counts.total()
 
 
-def test_a_checkpoint_is_read_or_refused_in_a_line(trained: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_or_refused_in_a_line(finished: Path, tmp_path: Path) -> None:
     """What is read has as many scores as rows, and all of them are numbers."""
-    content, file, counts = storage.load(trained / "checkpoints/best.ckpt"), tmp_path / "odd.ckpt", Counter[str]()
+    content, file, counts = storage.load(finished / "checkpoints/best.ckpt"), tmp_path / "odd.ckpt", Counter[str]()
     for case in range(1000 if NIGHTLY else 60):
         draw = random.Random(case)
         torch.save(odd.checkpoint(draw, content), file)
@@ -135,18 +132,19 @@ def test_a_checkpoint_is_read_or_refused_in_a_line(trained: Path, tmp_path: Path
         except UserError as error:
             counts["refused" if len(str(error).splitlines()) == 1 else "more than a line"] += 1
         else:
-            assert scores.shape == (50,)
-            assert np.isfinite(scores).all(), case
-            assert detector.p_values(ROWS).shape == detector.predict(ROWS).shape == (50,)
-            counts["done"] += 1
+            answers = scores, detector.p_values(ROWS), detector.predict(ROWS)
+            good = all(np.isfinite(answer).all() and answer.shape == (50,) for answer in answers)
+            counts["done" if good else "no numbers"] += 1
+            if not good:
+                print("case", case, "gives no numbers")
     record("checkpoints", counts)
-    assert not counts["more than a line"]
+    assert not counts["more than a line"] + counts["no numbers"]
     assert counts["refused"] > 0.4 * counts.total()
 
 
-def test_an_array_of_eighty_terabytes_in_a_small_file(trained: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_an_array_of_eighty_terabytes_in_a_small_file(finished: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(trained, tmp_path / "odd")
+    shutil.copytree(finished, tmp_path / "odd")
     (tmp_path / "odd/test_scores.npz").unlink()
     with zipfile.ZipFile(tmp_path / "odd/test_scores.npz", "w") as archive:
         for name in ("score", "labels"):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import NIGHTLY, assert_equal, content, forked, kill_at, points, trained_state
+from harness import NIGHTLY, assert_equal, content, forked, kill_at, points, trained_state, wait_for_another_second
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -51,6 +51,7 @@ class Kind:
 
     def run(self, folder: Path) -> None:
         """Train in a folder, or go on with what is there: with the best epoch where there is nothing later."""
+        wait_for_another_second(folder)
         seed_everything(3, verbose=False)
         model = VAE([5], MLP([8, 6], batch_norm=True, dropout=0.2), 2, **self.model)
         with quietly(".*"):
@@ -164,8 +165,9 @@ def check(kind: Kind, folder: Path, whole: Path, killed: bool = True, logs: bool
         assert_equal(found[tag], there, tag)
     if "KILLS" in os.environ:  # a file to keep the count in
         with Path(os.environ["KILLS"]).open("a") as file:
+            test = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].removesuffix(" (call)")
             moments = "; ".join(f"{event} {count}" for event, count in kind.kills)
-            csv.writer(file, lineterminator="\n").writerow([whole.parent.name, moments, ends.count(-9), "equal"])
+            csv.writer(file, lineterminator="\n").writerow([test, moments, ends.count(-9), "equal"])
 
 
 @pytest.mark.parametrize("name", ["ReduceLROnPlateau", "validated within epochs", "validated within epochs, in steps"])
@@ -206,7 +208,7 @@ def test_another_number_of_processes_goes_on_from_an_epochs_end_alone(tmp_path: 
 
     def refused() -> None:
         with pytest.raises(
-            UserError, match="saved within an epoch by 2 processes, and these are 1: go on with as many"
+            UserError, match="saved within an epoch by 2 processes, and these are 1: continue with as many"
         ):
             kind(1).run(tmp_path / "within")
 

@@ -19,11 +19,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import CONFIGS, SMALL
 from test_fuzz import outcome
 
 import vae_lightning as vl
-from vae_lightning.commands import main
 from vae_lightning.deployment.scorer import Scorer
 from vae_lightning.detection import storage
 from vae_lightning.models import IWAE, VAE, AnomalyModel, Autoencoder
@@ -49,18 +47,10 @@ class Payload:
         return os.system, ("touch sprung",)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run."""
-    folder = tmp_path_factory.mktemp("trained")
-    assert main(f"fit --config {CONFIGS}/beta_vae.yaml{SMALL} --runs {folder}".split()) == 0
-    return folder / "beta_vae/version_0"
-
-
 @pytest.fixture
-def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, in a folder with a module that is not to be imported."""
-    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("*latent*", "pictures"))
+    shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("*latent*", "pictures"))
     (tmp_path / "trap.py").write_text(
         f"open({str(tmp_path / 'sprung')!r}, 'w').close()\nclass Trap: ...\ndef f(*a): ...\n"
     )

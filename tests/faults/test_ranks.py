@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CONFIGS, environment, forked_command
+from conftest import CONFIGS, environment, start
 from harness import assert_equal, trained_state
 from lightning.pytorch import Callback
+
+from vae_lightning.commands import main
 
 FIT = (
     f"fit --config {CONFIGS}/beta_vae.yaml --data.init_args.samples 400 --data.init_args.batch_size 16 "
@@ -47,7 +49,7 @@ Way = Callable[[Path], tuple[int, str]]
 def by_fork(folder: Path) -> tuple[int, str]:
     """One command that forks; its exit code, and what is printed."""
     with (folder / "said").open("w+") as said:
-        child = forked_command(folder, [*FIT.split(), "--trainer.strategy", "ddp_fork"], said, said)
+        child = start(folder, lambda: main([*FIT.split(), "--trainer.strategy", "ddp_fork"]), said, said)
         return end(child), (folder / "said").read_text()
 
 
@@ -71,7 +73,7 @@ def by_torchrun(folder: Path) -> tuple[int, str]:
         for rank in "01":
             for key, value in {**shared, **elastic, "RANK": rank, "LOCAL_RANK": rank, "ROLE_RANK": rank}.items():
                 patch.setenv(key, value)
-            children.append(forked_command(folder, [*FIT.split(), "--trainer.strategy", "ddp"], said, said))
+            children.append(start(folder, lambda: main([*FIT.split(), "--trainer.strategy", "ddp"]), said, said))
         code, _ = (end(child) for child in children)
         return code, (folder / "said").read_text()
 
@@ -122,5 +124,5 @@ def test_all_end_with_one_line_and_the_run_goes_on(
     monkeypatch.delenv("FAULT")
     with (tmp_path / "said").open("w+") as out:
         line = f"{FIT} --trainer.strategy ddp_fork --ckpt_path {RUN}/checkpoints/last.ckpt"
-        assert end(forked_command(tmp_path, line.split(), out, out)) == 0, (tmp_path / "said").read_text()
+        assert end(start(tmp_path, lambda: main(line.split()), out, out)) == 0, (tmp_path / "said").read_text()
     assert_equal(trained_state(tmp_path / RUN), trained_state(whole))

@@ -14,7 +14,7 @@ from ..errors import UserError, one_line
 from .held import begun, held_back
 from .shipped import with_shipped
 
-ROOM = "the last good checkpoint is whole: make room, and go on with --ckpt_path last"
+ROOM = "the last good checkpoint is intact: free some space, and continue with --ckpt_path last"
 
 
 def main(args: list[str] | None = None) -> int:
@@ -160,10 +160,9 @@ def lost_process(error: BaseException) -> str | None:
     """What became of another process of the run, where that is why this one cannot go on."""
     torch = sys.modules.get("torch")
     if torch and isinstance(error, torch.multiprocessing.ProcessExitedException):
-        return (
-            f"process {error.error_index} of the run has died ({error.signal_name or f'exit code {error.exit_code}'})"
-        )
+        why = error.signal_name or f"exit code {error.exit_code}"
+        return f"process {error.error_index} of the run has died ({why})"
     # gloo's errors have no class of their own, and a forked process hands on no more than the text of its own
-    if re.search(r"\bgloo\b|DistBackendError", f"{type(error)} {error}"):
+    if re.search(r"tcp/pair|Connection (closed|reset) by peer|Dist(Backend|Network)Error", f"{type(error)} {error}"):
         return "another process of the run has died"
     return None

@@ -28,7 +28,7 @@ def open_table(
     """A table to be read in batches.
 
     Args:
-        table: A CSV, Parquet, Arrow or NumPy file, a folder of such parts, or a DataFrame (see :func:`arrow.columns`).
+        table: A CSV, Parquet, Arrow or NumPy file, a folder of such parts, or a DataFrame (see ``columns``).
         delimiter: Of CSV. None: a tab for ``.tsv``, else a comma.
         missing: What stands in CSV for a value that is not there.
         name: What messages call a DataFrame.
@@ -128,7 +128,7 @@ class Source:
 
 
 class Frame(Source):
-    """A DataFrame, or whatever else :func:`arrow.columns` takes."""
+    """A DataFrame, or whatever else ``columns`` takes."""
 
     def __init__(self, table: Any, name: str) -> None:
         pa = arrow.pyarrow()
@@ -193,7 +193,7 @@ def _unified(files: list[Path], schemas: list[Any]) -> Any:
     first = schemas[0]
     for file, schema in zip(files, schemas, strict=True):
         if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
-            raise UserError(f"{file}: column {twice[0]!r} is there more than once: give each column a name of its own")
+            raise UserError(f"{file}: column {twice[0]!r} appears more than once: give each column its own name")
     kinds = {field.name: (files[0], field.type) for field in first}
     for file, schema in zip(files, schemas, strict=True):
         for one, other, where in ((first, schema, file), (schema, first, files[0])):

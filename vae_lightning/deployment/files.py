@@ -39,18 +39,18 @@ def predict_file(
     does not grow with the input.
 
     Args:
-        detector: A :class:`~vae_lightning.detection.detector.Detector`.
+        detector: A ``Detector``.
         source: A CSV, Parquet, Arrow or NumPy file, a folder of such parts, or a folder of images.
         output: Its name ends in ``.csv``, ``.parquet`` or ``.arrow``.
         alpha: Alarm where p ≤ alpha, in place of the detector's threshold.
         fdr: Bound the share of false alarms among all alarms instead, see
-            :func:`~vae_lightning.detection.conformal.benjamini_hochberg`.
+            ``benjamini_hochberg``.
         append_columns: Whether the table's own columns follow.
         key: The column that tells rows apart, in place of their numbers; None: the one that the detector's data module
             was told of, where the table has it.
         delimiter: Of CSV; None: the one of the table that the detector was trained on.
         explain: Reasons of the score that decides, three columns each behind ``anomaly``: ``reason_1`` names the
-            column that is the most to blame, see :class:`~vae_lightning.detection.explanation.Explanation`.
+            column that is the most to blame, see ``Explanation``.
         heatmaps: A folder for pictures of where in an image its score comes from, of those that raise an alarm.
         progress: Whether to show on stderr how far it is.
 
@@ -92,4 +92,4 @@ def _check_apart(source: Path, output: Path) -> None:
     if source.resolve() == output.resolve():
         raise UserError(f"{output}: is the input: give another name")
     if source.is_dir() and source.resolve() == output.resolve().parent:
-        raise UserError(f"{output}: lies among the parts of {source}: give another folder")
+        raise UserError(f"{output}: is among the parts of {source}: give another folder")

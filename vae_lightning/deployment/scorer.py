@@ -58,16 +58,16 @@ class Scorer:
         """``score``, ``p_value`` (float32) and ``anomaly`` (bool) of N samples, further scores by their names; (N,).
 
         Args:
-            samples: See :meth:`encode`.
+            samples: See ``encode``.
             first_row: Where the first one stands in the whole, for messages.
 
         Raises:
-            UserError: As :meth:`encode` does.
+            UserError: As ``encode`` does.
         """
         return self.run(self.encode(samples, first_row))
 
     def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """The same of samples that :meth:`encode` gave."""
+        """The same of samples that ``encode`` gave."""
         if not len(x):
             kinds = {"anomaly": np.bool_}
             return {name: np.empty(0, kinds.get(name, np.float32)) for name in self.manifest.outputs}
@@ -75,7 +75,7 @@ class Scorer:
         return {name: np.concatenate([part[name] for part in parts]) for name in self.manifest.outputs}
 
     def explain(self, x: np.ndarray) -> Explanation:
-        """Why samples that :meth:`encode` gave score as they do, by the score that decides.
+        """Why samples that ``encode`` gave score as they do, by the score that decides.
 
         Raises:
             UserError: For an exported file.
@@ -128,7 +128,7 @@ class Scorer:
         if (canary := self.manifest.canary) is not None:
             far = difference(self.run(canary.x)["score"], canary.score, self.manifest.spread)
             if not far.max(initial=0) <= TOLERANCE:
-                raise UserError(f"{self.path}: scores otherwise here than where it was exported: by {far.max():.1g}")
+                raise UserError(f"{self.path}: scores differ from those where it was exported, by {far.max():.1g}")
 
     def _array(self, samples: Any) -> np.ndarray:
         x, wanted, shape = np.asarray(samples), np.dtype(self.manifest.dtype), self.manifest.shape
@@ -163,7 +163,7 @@ def _opened(path: str | Path, threads: int | None) -> tuple[Manifest, runners.Ru
     if file.suffix not in (".onnx", ".pt2") and seal.sealed_as(content) is None:
         return _checkpoint(path)
     if not file.is_file():
-        raise UserError(f"{file}: there is no such file: give what `export` has written, or a checkpoint")
+        raise UserError(f"{file}: there is no such file: give a file that `export` wrote, or a checkpoint")
     if seal.check(content, file) == "onnx":
         return *runners.onnx_runner(content, file, threads), None
     return *runners.pt2_runner(content, file), None

@@ -19,7 +19,7 @@ def scored(detector: str, parts: list[Part], jobs: int, explain: int | None = No
     """What became of each part, in the order in which they are done.
 
     Args:
-        detector: What :class:`Scorer` opens.
+        detector: What ``Scorer`` opens.
         parts: To be scored.
         jobs: Processes; 1 is this one.
         explain: Reasons beside each score.
@@ -47,8 +47,8 @@ def scored(detector: str, parts: list[Part], jobs: int, explain: int | None = No
                 yield from (future.result() for future in done)
         except BrokenProcessPool:
             raise UserError(
-                "a worker process was killed, perhaps for want of memory: start again with the same command, which "
-                "goes on where it stopped, and fewer --jobs"
+                "a worker process was killed, perhaps because memory ran out: run the same command again, which "
+                "continues where it stopped, with fewer --jobs"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -1,7 +1,7 @@
 """The file of a detector: a checkpoint of ``fit``, or what ``Detector.save`` has written. Found, read and written.
 
 Both hold tensors and primitives alone and are read with ``weights_only``; what the model is made of is a recipe, see
-:mod:`vae_lightning.recipe`.
+``recipe``.
 """
 
 from __future__ import annotations
@@ -99,16 +99,16 @@ def load(path: Path) -> Any:
 def _beside(path: Path) -> str:
     """The other checkpoint of the same run, if there is one."""
     name = {"last.ckpt": "best.ckpt", "best.ckpt": "last.ckpt"}.get(path.name)
-    return f", {path.with_name(name)} for one" if name and path.with_name(name).is_file() else ""
+    return f", such as {path.with_name(name)}" if name and path.with_name(name).is_file() else ""
 
 
 def current(content: Any, path: Path) -> dict[str, Any]:
-    """The content of the file ``path`` in the present format; raises as :func:`read` does."""
+    """The content of the file ``path`` in the present format; raises as ``read`` does."""
     if isinstance(content, dict) and KEY not in content and _is_old(content):
         content = _upgraded(content)
     about = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(about, dict) or "format" not in about:
-        raise UserError(f"{path}: holds no model of vae_lightning: give a checkpoint that `fit` has written")
+        raise UserError(f"{path}: holds no model of vae_lightning: give a checkpoint that `fit` wrote")
     if not isinstance(about["format"], int) or about["format"] != FORMAT:
         writer = about["versions"].get("vae_lightning") if isinstance(about.get("versions"), dict) else None
         raise UserError(
@@ -121,7 +121,7 @@ def current(content: Any, path: Path) -> dict[str, Any]:
 
 
 def _is_whole(content: dict[str, Any]) -> bool:
-    """Whether all is there that :func:`restore` needs, and of the right kind."""
+    """Whether all is there that ``restore`` needs, and of the right kind."""
     state, model, trained_on = content.get("state_dict"), content[KEY].get("model"), content[KEY].get("trained_on")
     return (
         isinstance(state, dict)
@@ -164,7 +164,7 @@ def write(content: dict[str, Any], path: Path) -> None:
     """Write beside the target and then rename: a process killed at any moment leaves the old file or the new one.
 
     Raises:
-        UserError: When there is no room, or no folder any more; what was there before is whole.
+        UserError: When there is no room, or no folder any more; the previous file is intact.
     """
     try:
         with whole(path) as temporary, temporary.open("wb") as file:
@@ -174,7 +174,7 @@ def write(content: dict[str, Any], path: Path) -> None:
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__
         said = (isinstance(cause, OSError) and cause.strerror) or one_line(cause or error)
-        raise UserError(f"{path}: cannot be written ({said}): what was there before is whole") from error
+        raise UserError(f"{path}: cannot be written ({said}): the previous file is intact") from error
 
 
 def _is_old(content: dict[str, Any]) -> bool:
@@ -217,8 +217,8 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
     """The model of a checkpoint, with its weights and its thresholds, in evaluation mode.
 
     Args:
-        content: As :func:`read` gives it.
-        trust: See :meth:`vae_lightning.detection.detector.Detector.load`.
+        content: As ``read`` gives it.
+        trust: See ``load``.
         where: What messages call the file.
 
     Raises:
@@ -229,7 +229,7 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
     try:
         model = build(about["model"], trust, where)
         if not all(hasattr(model, name) for name in ("preprocessing", "scores", "thresholds")):
-            raise UserError(f"{where}: {about['model']['class_path']} is no model")
+            raise UserError(f"{where}: {about['model']['class_path']} is not a model")
         _check_numbers(content["state_dict"], model)
         model.load_state_dict(content["state_dict"])
         model.trained_on = dict(about["trained_on"])
@@ -240,7 +240,7 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
         raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from error
     except Exception as error:  # whatever a recipe leads to that nobody wrote on purpose
         reason = " ".join(str(error).split())
-        raise UserError(f"{where}: its recipe and its weights do not go together: {reason}") from error
+        raise UserError(f"{where}: its recipe and its weights do not match: {reason}") from error
     finally:
         torch.set_rng_state(drawn)
     return model

@@ -26,7 +26,7 @@ EVALUATION = 0  # a place in the run, where training has (rank, step)
 
 
 class Steps(LightningModule):
-    """The part of :class:`AnomalyModel` that a Trainer calls. What it asks of the model stands first."""
+    """The part of ``AnomalyModel`` that a Trainer calls. What it asks of the model stands first."""
 
     optimizer: OptimizerCallable
     lr_scheduler: LRSchedulerCallable | None

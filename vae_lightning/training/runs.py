@@ -39,7 +39,7 @@ def claim(experiment: Path, folder: Path | None, writes: bool = True) -> Path:
     Args:
         experiment: The folder of such runs.
         folder: The run's, if it is known.
-        writes: Whether this process trains there, as one at a time may; until :func:`release`.
+        writes: Whether this process trains there, as one at a time may; until ``release``.
 
     Raises:
         UserError: When the folder cannot be made, leads out of itself, or another process trains there.
@@ -137,7 +137,7 @@ def cautions(model: Any, metrics: Mapping[str, float], tested: bool) -> list[str
     if not tested:
         found.append("note         there was no test")
     if not any(name.endswith("/auroc") for name in metrics):
-        found.append("note         there are no anomalies to measure by: no AUROC, F1, precision and recall")
+        found.append("note         no anomalies to measure with: no AUROC, F1, precision and recall")
     return found
 
 

@@ -16,7 +16,7 @@ from .checked import Checked
 class Evidence(Checked):
     """Logs −log p(x) of the normal test samples in nats, bounded from above by k importance samples: ``test/nll_<k>``.
 
-    The mean of :class:`ImportanceWeighted` over the split, and its standard error, ``test/nll_<k>_error``. It is slow,
+    The mean of ``ImportanceWeighted`` over the split, and its standard error, ``test/nll_<k>_error``. It is slow,
     which is why it is no score of the detector: 10,000 images with k = 5000 and two hidden layers of 200 take seven
     minutes of one core, nearly all of it in the decoder's matrix products.
 
@@ -39,7 +39,7 @@ class Evidence(Checked):
 
     def check(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not callable(getattr(pl_module, "log_weights", None)):
-            raise UserError(f"trainer.callbacks: Evidence needs a VAE, and {type(pl_module).__name__} is none")
+            raise UserError(f"trainer.callbacks: Evidence needs a VAE, not {type(pl_module).__name__}")
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.total = torch.zeros(3, dtype=torch.float64)
