@@ -225,6 +225,7 @@ def test_a_file_that_is_no_schema_is_refused(content: Any, said: str) -> None:
         (pa.table([[1], [2]], ["day", "day"]), "'day' appears more than once"),
         ({1: [1], "1": [2]}, "'1' appears more than once"),
         (pd.Series([1.0]), "Series holds no table"),
+        (pl.DataFrame({"a\0b": [1.0]}), r"column 'a\\x00b': its name has a null character"),
         (np.zeros((5, 2)), r"encoded rows have shape \[rows, 3\], not \[5, 2\]"),
         (np.zeros(3), r"encoded rows have shape \[rows, 3\], not \[3\]"),
         (np.array([[0, 5, 0]]), "^row 0, column 'country' is 5: codes are 0 to 4, or NaN$"),

@@ -85,6 +85,9 @@ def aligned(columns: Iterable[Callable[[], Any]]) -> list[Any]:
 
 def _read(table: Any) -> Any:
     pa = pyarrow()
+    if named := [name for name in getattr(table, "columns", []) if isinstance(name, str) and "\0" in name]:
+        # polars would end the whole process: a name is a C string in what it hands over
+        raise UserError(f"column {named[0]!r}: its name has a null character: rename it")
     try:
         return pa.table(table) if hasattr(table, "__arrow_c_stream__") else pa.interchange.from_dataframe(table)
     except (pa.ArrowException, TypeError, ValueError) as error:

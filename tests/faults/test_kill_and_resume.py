@@ -173,8 +173,9 @@ def check(kind: Kind, folder: Path, whole: Path, killed: bool = True, logs: bool
         assert_equal(found[tag], there, tag)
     if "KILLS" in os.environ:  # a file to keep the count in
         with Path(os.environ["KILLS"]).open("a") as file:
+            test = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].removesuffix(" (call)")
             moments = "; ".join(f"{event} {count}" for event, count in kind.kills)
-            csv.writer(file, lineterminator="\n").writerow([whole.parent.name, moments, ends.count(-9), "equal"])
+            csv.writer(file, lineterminator="\n").writerow([test, moments, ends.count(-9), "equal"])
 
 
 @pytest.mark.parametrize("name", ["ReduceLROnPlateau", "validated within epochs", "validated within epochs, in steps"])
