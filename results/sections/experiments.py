@@ -20,9 +20,7 @@ def chosen(name: str, *keys: str) -> tuple[str, list[dict[str, str]]]:
 
 
 def claimed_beside_found() -> Iterator[str]:
-    yield (
-        "**Claims and results**, one experiment per source. Times are for one core, shared with other runs.\n"
-    )
+    yield ("**Claims and results**, one experiment per source. Times are for one core, shared with other runs.\n")
     body = [claim() for claim in (vae_claim, autoencoder_claim, fashion_claim, synthetic_claim, mixture_claim)]
     yield from table(["experiment", "claim or question", "found", "seeds", "median seconds per run"], body)
 
@@ -98,7 +96,7 @@ def verdict(baseline: dict[str, str], found: list[float]) -> str:
     n = float(baseline["n"])
     error = math.hypot(float(baseline["test/auroc std"]) / n**0.5, statistics.stdev(found) / len(found) ** 0.5)
     difference = statistics.mean(found) - float(baseline["test/auroc"])
-    says = "confirmed" if difference > 2 * error else "refuted" if difference < -2 * error else "not a significant difference"
+    says = "confirmed" if difference > 2 * error else "refuted" if difference < -2 * error else "not significant"
     return f"{difference:+.4f} ± {error:.4f} (standard error), {says}"
 
 
