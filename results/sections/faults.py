@@ -26,12 +26,14 @@ def kills() -> Iterator[str]:
 
 def odd_input() -> Iterator[str]:
     found = figures("fuzz.json")
+    if found is None:
+        return
     cases = sum(sum(became.values()) for became in found.values())
     good = sum(became.get("done", 0) + became.get("refused", 0) for became in found.values())
     yield (
         f"**Odd input** (`tests/faults/test_fuzz.py`): {cases:,} command lines, configurations, tables, sweeps, run "
-        f"folders and checkpoints with something wrong in most of them. {good:,} did what was asked, or were refused in "
-        "one line with nothing written.\n"
+        f"folders and checkpoints, with something wrong in most of them. {good:,} did what was asked, or were refused "
+        "in one line with nothing written.\n"
     )
     head = ["done", "refused", "failed"]
     body = [[kind, *(str(became.get(name, 0)) for name in head)] for kind, became in found.items()]
