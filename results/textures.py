@@ -33,6 +33,7 @@ from torch import Tensor
 
 from vae_lightning import Detector, SyntheticTextures
 from vae_lightning.commands import main
+from vae_lightning.detection.explainer import Explainer
 from vae_lightning.scores import PatchEnergy
 from vae_lightning.training.callbacks.pixels import PixelAUROC
 
@@ -133,12 +134,14 @@ def newest(texture: str, seed: int) -> Detector:
 
 
 def answers(detector: Detector, x: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Of each score by its name in SCORES: of each image (N,), and its map (N, H, W) if it has one."""
+    """Of each score by its name in SCORES: of each image (N,), and its map (N, H, W), or its explanation."""
     found = list(detector.through(detector.graph.maps, iter(x.split(64))))
     maps = {name: torch.cat([part[name] for part in found]) for name in found[0]}
     titles = dict(zip(detector.names, SCORES, strict=True))
     made: dict[str, tuple[Tensor, Tensor | None]] = {titles[k]: (m.flatten(1).amax(1), m) for k, m in maps.items()}
-    return {**made, "ReconstructionError": (detector.score(x, "ReconstructionError"), None)}
+    explains = Explainer(detector, "ReconstructionError", tries=0)  # an exact sum over pixels
+    errors = torch.cat([torch.from_numpy(explains(part).contributions).sum(1) for part in x.split(64)])
+    return {**made, "ReconstructionError": (detector.score(x, "ReconstructionError"), errors)}
 
 
 def untrained(source: SyntheticTextures, x: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
