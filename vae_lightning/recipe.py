@@ -144,7 +144,8 @@ def build(recipe: Any, trust: Sequence[type] = (), where: str = "the recipe") ->
     try:
         return cls(**{key: build(item, trust, where) for key, item in arguments.items()})
     except TypeError as error:
-        raise UserError(f"{where}: {cls.__name__}: {error}") from error
+        reason = str(error).partition("\n")[0]  # torch's go on with where in C++ they come from
+        raise UserError(f"{where}: {cls.__name__}: {reason}") from error
 
 
 def find(path: Any, trust: Sequence[type] = (), where: str = "the recipe") -> type:

@@ -167,7 +167,10 @@ def check(kind: Kind, folder: Path, whole: Path, killed: bool = True, logs: bool
         with Path(os.environ["KILLS"]).open("a") as file:
             test = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].removesuffix(" (call)")
             moments = "; ".join(f"{event} {count}" for event, count in kind.kills)
-            csv.writer(file, lineterminator="\n").writerow([test, moments, ends.count(-9), "equal"])
+            writer = csv.writer(file, lineterminator="\n")
+            if not file.tell():
+                writer.writerow(["test", "moments", "kills", "resumed"])
+            writer.writerow([test, moments, ends.count(-9), "equal"])
 
 
 @pytest.mark.parametrize("name", ["ReduceLROnPlateau", "validated within epochs", "validated within epochs, in steps"])

@@ -153,11 +153,16 @@ def _check_numbers(state: dict[str, Tensor], model: Any) -> None:
 
 
 def _try_out(model: Any) -> None:
-    """Score the raw samples that come with a file: recipe and weights then go together."""
+    """Score the raw samples that come with a file: recipe and weights then go together.
+
+    They were among those that the thresholds were fitted on, whose scores are finite, or there would be no threshold.
+    """
     if model.canary is None or not model.detector.calibrated:
         return
     with torch.no_grad():
-        model.detector.graph(model.canary)
+        found = model.detector.graph(model.canary).each
+    if damaged := [name for name, score in found.items() if not score.isfinite().all()]:
+        raise UserError(f"damaged: {damaged[0]} of its own calibration samples is NaN or infinite: give another one")
 
 
 def write(content: dict[str, Any], path: Path) -> None:
