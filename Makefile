@@ -21,7 +21,7 @@ oldest: ## run a few of the tests with the oldest versions that pyproject.toml a
 		> .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --quiet --constraint .venv-oldest/constraints.txt --editable . \
 		pytest pytest-xdist pandas
-	.venv-oldest/bin/python -m pytest $(addprefix tests/test_,$(addsuffix .py,fitting detector thresholds trainer))
+	.venv-oldest/bin/python -m pytest $(addprefix tests/test_,$(addsuffix .py,thresholds trainer))
 
 lint: .venv/ready ## ruff and mypy
 	$(BIN)/ruff check .

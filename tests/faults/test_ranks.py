@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CONFIGS, environment, start
+from conftest import CONFIGS, start
 from harness import assert_equal, trained_state
 from lightning.pytorch import Callback
 
@@ -51,14 +49,6 @@ def by_fork(folder: Path) -> tuple[int, str]:
     with (folder / "said").open("w+") as said:
         child = start(folder, lambda: main([*FIT.split(), "--trainer.strategy", "ddp_fork"]), said, said)
         return end(child), (folder / "said").read_text()
-
-
-def by_subprocess(folder: Path) -> tuple[int, str]:
-    """One command that starts the other as it was started itself."""
-    env = {**environment(), "PYTHONPATH": f"{CONFIGS.parent}:{Path(__file__).parent}:{CONFIGS.parent}/tests"}
-    line = [sys.executable, "-m", "vae_lightning", *FIT.split(), "--trainer.strategy", "ddp"]
-    done = subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=BOUND)
-    return done.returncode, done.stdout + done.stderr
 
 
 def by_torchrun(folder: Path) -> tuple[int, str]:
@@ -107,7 +97,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (by_torchrun, "KILL 1", 1),
         (by_fork, "NAN 1", 2),
         (by_fork, "PARENT 0", 143),
-        (by_subprocess, "TERM 0", 143),
         (by_torchrun, "TERM 01", 143),
     ],
 )
