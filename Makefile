@@ -9,7 +9,7 @@ help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 train: .venv/ready ## train a β-VAE on a synthetic mixture, and test it (a minute, once .venv is there)
-	$(BIN)/python -m vae_lightning fit --config configs/beta_vae.yaml
+	$(BIN)/vae-lightning fit --config beta_vae
 
 test: .venv/ready ## run the tests
 	$(BIN)/python -m pytest

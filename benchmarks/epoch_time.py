@@ -146,8 +146,8 @@ def raced(root: str, epochs: int, usual: bool = True, *options: str) -> Race:
             return trainer
 
     with tempfile.TemporaryDirectory() as runs:
-        line = f"fit --config configs/mnist_vae.yaml --data.init_args.val_fraction 0.1 --data.init_root {root}"
-        line += f" --data.init_args.anomalies_from.init_root {root} --trainer.accelerator cpu --runs {runs}"
+        line = f"fit --config configs/mnist_vae.yaml --data.init_args.val_fraction 0.1 --data.init_args.root {root}"
+        line += f" --data.init_args.anomalies_from.init_args.root {root} --trainer.accelerator cpu --runs {runs}"
         Timed([*line.split(), "--trainer.max_epochs", str(epochs), "--test_after_fit", "false", *options])
     return race
 

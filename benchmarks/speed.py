@@ -183,7 +183,7 @@ def sweep() -> dict[str, Figures]:
         plan = Path(folder) / "plan.yaml"
         seeds = list(range(runs // 4))
         search = {"model.init_args.beta": [0.5, 1.0, 2.0, 4.0], "seed_everything": seeds}
-        overrides = {"data.init_args.samples": rows, "trainer.max_epochs": 5, "pictures": None}
+        overrides = {"data.init_args.samples": rows, "trainer.max_epochs": 5}
         content = {"base": str(ROOT / "configs" / "beta_vae.yaml"), "search": search}
         content |= {"objectives": {"val/auroc": "maximize"}, "overrides": overrides}
         plan.write_text(json.dumps(content))

@@ -34,4 +34,4 @@ def test_a_batch_goes_through(name, run, mnist_files: Path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_how_it_is_run(name):
-    assert f"python -m vae_lightning fit --config configs/{name}" in (CONFIGS / name).read_text()
+    assert f"vae-lightning fit --config {Path(name).stem}" in (CONFIGS / name).read_text()

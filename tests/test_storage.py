@@ -106,7 +106,7 @@ EVIL: dict[str, tuple[str, Any]] = {
     ),
     "a bare name in a score": (
         "model.scores",
-        [{"class_path": "vae_lightning.scores.likelihood.InputComplexity", "init_args": {"score": "trap.Trap"}}],
+        [{"class_path": "vae_lightning.scores.corrected.InputComplexity", "init_args": {"score": "trap.Trap"}}],
     ),
     "a threshold": ("model.threshold", {"class_path": "subprocess.run", "init_args": {"args": ["touch", "sprung"]}}),
     "the bare name of a threshold": ("model.threshold", "trap.Trap"),

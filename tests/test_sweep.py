@@ -460,7 +460,7 @@ def test_a_heatmap_of_three_keys_has_each_combination_where_its_labels_say():
 def test_the_configurations(path):
     """Each is read, and its keys stand in its base."""
     plan = read(path, {}, {})
-    assert f"python -m vae_lightning sweep --config configs/sweeps/{path.name}" in path.read_text()
+    assert f"vae-lightning sweep --config sweeps/{path.stem}" in path.read_text()
     base = yaml.safe_load(plan.base.read_text())
     for key in plan.search:
         node = base

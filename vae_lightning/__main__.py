@@ -1,4 +1,4 @@
-"""``python -m vae_lightning``, and the script ``vae-lightning``."""
+"""``vae-lightning``, also as ``python -m vae_lightning``."""
 
 import sys
 

@@ -117,7 +117,7 @@ def numbers(array: Any, name: str, first_row: int = 0) -> np.ndarray:
     numbers.
 
     Args:
-        array: As :func:`columns` gives it.
+        array: As ``columns`` gives it.
         name: What the message calls the column.
         first_row: Where its first value stands in the whole table.
 

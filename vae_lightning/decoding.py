@@ -64,7 +64,7 @@ class Decoder:
 
     @classmethod
     def of(cls, primitives: Any) -> Decoder:
-        """The decoder that :meth:`primitives` gave these of.
+        """The decoder that ``primitives`` gave these of.
 
         Raises:
             UserError: When they are of no decoder.

@@ -1,4 +1,4 @@
-"""scikit-learn's interface: the same models, trained by the same Trainer, deciding by the same detector."""
+"""The scikit-learn interface: the same models, the same Trainer, the same detector."""
 
 from __future__ import annotations
 
@@ -129,18 +129,18 @@ class _Detector(OutlierMixin, BaseEstimator):
 
 
 class VAEDetector(_Detector):
-    """Anomalies of a table by a variational autoencoder of its normal rows.
+    """Detect anomalies in a table with a variational autoencoder trained on normal rows.
 
-    Rows are standardised, a share of them is held out for validation, as many for calibration, and the epoch with the
-    smallest validation loss is kept. At most a share ``alpha`` of new normal rows raises an alarm, on average over
-    calibration sets: see :class:`~vae_lightning.detection.thresholds.Conformal`. Nothing is written.
+    Rows are standardised. One share of them is held out for validation, an equal share for calibration, and the epoch
+    with the smallest validation loss is kept. At most a share ``alpha`` of new normal rows raises an alarm, on
+    average over calibration sets: see ``Conformal``. Nothing is written to disk.
 
     Parameters
     ----------
     alpha : float, default=0.05
         The rate of false alarms to allow, in (0, 1). 0.05 needs 19 rows for calibration, 0.01 needs 99.
     members : int, default=1
-        Networks, trained as one, that differ in where they start; a row's score is their mean.
+        Networks that differ in their initial weights and are trained at once; a row's score is their mean.
     network : list of int or Network, default=None
         Widths of the encoder's hidden layers, which the decoder mirrors, or an architecture; None: ``[64, 32]``.
     latent_dim : int, default=None
@@ -169,9 +169,9 @@ class VAEDetector(_Detector):
     Attributes
     ----------
     detector_ : Detector
-        What decides: save it, or ask it for more than scikit-learn's interface has.
+        The detector: it can be saved, and does more than this interface.
     offset_ : float
-        Where ``score_samples`` turns from alarm to normal; −∞ where alpha is out of reach.
+        ``score_samples`` below this raise an alarm; −∞ if alpha cannot be reached.
     n_features_in_ : int
         Columns.
     feature_names_in_ : array of str
@@ -220,9 +220,9 @@ class VAEDetector(_Detector):
 
 
 class AutoencoderDetector(_Detector):
-    """Anomalies of a table by an autoencoder of its normal rows.
+    """Detect anomalies in a table with an autoencoder trained on normal rows.
 
-    Parameters and attributes are those of :class:`VAEDetector`, without ``beta``. ``likelihood`` None is the
+    Parameters and attributes are those of ``VAEDetector``, without ``beta``. ``likelihood`` None is the
     mean squared error.
     """
 

@@ -53,11 +53,11 @@ def as_samples(x: Any, columns: list[str] | None) -> Tensor:
     """The numbers in x with its columns in this order, (N, ...).
 
     Args:
-        x: As for :func:`columns_of`.
+        x: As for ``columns_of``.
         columns: By name: others are left out, with a warning. None, or an x without names, takes them as they come.
 
     Raises:
-        UserError: For what :func:`columns_of` refuses, or when a column is missing.
+        UserError: For what ``columns_of`` refuses, or when a column is missing.
     """
     raw, names = columns_of(x)
     if columns is None or names is None or names == columns:

@@ -7,6 +7,7 @@ defined or imported: a name in a file is looked up and never imported, and a fun
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ Self = TypeVar("Self", bound="Recorded")
 
 
 class Recorded:
-    """Remembers the arguments that it is constructed with, so that :func:`describe` can tell them.
+    """Remembers the arguments that it is constructed with, so that ``describe`` can tell them.
 
     Nothing is asked of a subclass: it may keep its arguments under whatever names it likes, or not at all.
     """
@@ -37,7 +38,7 @@ class Recorded:
         cls.__signature__ = inspect.Signature(others)  # type: ignore[attr-defined]  # __new__ below would hide it
 
     def __new__(cls: type[Self], *args: Any, **kwargs: Any) -> Self:
-        if lacks := abstract(cls):
+        if lacks := abstract(cls):  # type: ignore[arg-type]  # a class is hashable
             raise UserError(f"{cls.__name__} is what others extend, and has no {lacks[0]}: name one of those classes")
         self = super().__new__(cls)
         # containers are copied: who owns them may change them later
@@ -56,6 +57,7 @@ class Recorded:
         return type(self)(*args, **kwargs)
 
 
+@functools.cache  # asked for every object, and for every view that scores make of a model
 def abstract(cls: type) -> list[str]:
     """The methods that a class leaves to those that extend it. Python looks at classes of ``abc`` alone."""
     return [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]
@@ -86,7 +88,7 @@ def describe(value: Any, leave_out: Sequence[str] = (), name: str = "value") -> 
     """A recipe of a value.
 
     Args:
-        value: A primitive, a list, tuple, dict, tensor, array, or an object whose class is :class:`Recorded`.
+        value: A primitive, a list, tuple, dict, tensor, array, or an object whose class is ``Recorded``.
         leave_out: Arguments of the outermost object that are not part of it.
         name: What the message calls the value.
 
@@ -122,8 +124,8 @@ def build(recipe: Any, trust: Sequence[type] = (), where: str = "the recipe") ->
     """What a recipe describes, built again.
 
     Args:
-        recipe: As :func:`describe` gives it.
-        trust: Classes beyond :class:`Recorded` ones that may be built.
+        recipe: As ``describe`` gives it.
+        trust: Classes beyond ``Recorded`` ones that may be built.
         where: What the message calls the place that the recipe comes from, the file for one.
 
     Raises:

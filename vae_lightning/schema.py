@@ -24,7 +24,7 @@ class Column:
     Attributes:
         name: As the table has it.
         kind: ``numeric`` or ``categorical``.
-        levels: The categories that have codes of their own, most frequent first, as :func:`arrow.texts` spells them.
+        levels: The categories that have codes of their own, most frequent first, as ``texts`` spells them.
         rare: Categories seen in training beyond those: ``other``. What is in neither is ``unknown``.
     """
 
@@ -92,7 +92,7 @@ class Schema:
         return [column.name for column in self.columns]
 
     def to_json(self) -> dict[str, Any]:
-        """Primitives, for :meth:`from_json`."""
+        """Primitives, for ``from_json``."""
         columns = [
             {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(column).items()}
             for column in self.columns
@@ -101,7 +101,7 @@ class Schema:
 
     @classmethod
     def from_json(cls, content: Any) -> Schema:
-        """The schema that :meth:`to_json` gave.
+        """The schema that ``to_json`` gave.
 
         Raises:
             UserError: For anything else.
@@ -123,7 +123,7 @@ class Schema:
         """Rows as numbers; columns are matched by name, in any order.
 
         Args:
-            table: See :func:`arrow.columns`; or an (N, D) array or tensor that is encoded already, which is checked.
+            table: See ``columns``; or an (N, D) array or tensor that is encoded already, which is checked.
             first_row: Where the first row stands in the whole, for messages.
 
         Raises:
@@ -132,13 +132,13 @@ class Schema:
         return next(self.encode_batches(table, first_row, None))
 
     def encode_batches(self, table: Any, first_row: int = 0, rows: int | None = 65_536) -> Iterator[Encoded]:
-        """:meth:`encode`, so many rows at a time; at least one batch, if an empty one."""
+        """``encode``, so many rows at a time; at least one batch, if an empty one."""
         from torch import from_numpy
 
         return (found._replace(x=from_numpy(found.x)) for found in self._batches(table, first_row, rows))
 
     def encode_array(self, table: Any, first_row: int = 0) -> Encoded:
-        """:meth:`encode` with x as a NumPy array: whoever scores with an exported file need not have torch."""
+        """``encode`` with x as a NumPy array: whoever scores with an exported file need not have torch."""
         return next(self._batches(table, first_row, None))
 
     def _batches(self, table: Any, first_row: int, rows: int | None) -> Iterator[Encoded]:

@@ -17,6 +17,11 @@ from .shipped import FOLDERS
 
 Run = Callable[[list[str]], int]
 SHELLS = "bash", "zsh", "tcsh"
+HELP = f"""usage: vae-lightning completion {{{",".join(SHELLS)}}}
+
+Print a script that completes commands, options and configurations:
+
+  eval "$(vae-lightning completion bash)"     # in ~/.bashrc, for every shell"""
 FILES = "--config", "--ckpt_path", "--input", "--output", "--detector", "--out", "--runs"
 
 
@@ -24,12 +29,15 @@ def main(args: list[str], run: Run) -> int:
     """Print the script; the exit code is 0.
 
     Args:
-        args: The shell.
-        run: Runs a command line: what says which options a command has.
+        args: The shell, or ``--help``.
+        run: Runs a command line: its help says which options a command has.
 
     Raises:
         UserError: When the shell is another one, or shtab is not installed.
     """
+    if {"-h", "--help"} & set(args):
+        print(HELP)
+        return 0
     shell = args[0] if args else ""
     if shell not in SHELLS or len(args) > 1:
         raise UserError(f"completion {' '.join(args)}: give one of {', '.join(SHELLS)}")

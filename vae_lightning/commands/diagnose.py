@@ -1,4 +1,4 @@
-"""``python -m vae_lightning diagnose``: what is wrong with a finished run, in one table."""
+"""``vae-lightning diagnose``: what is wrong with a finished run, in one table."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def parser() -> StudyParser:
     """What ``diagnose --help`` shows."""
     parser = StudyParser(
         "diagnose",
-        description="Looks a finished run over: latent units in use and KL by unit, if the decoder uses the code, "
-        "log-variances at their bound, validation still falling, scores against ‖x‖ and an untrained net, false alarms "
-        "against their promise, and a second seed if a run beside it differs in that alone.",
+        description="Check a finished run for problems: latent units in use and KL of each, whether the decoder uses "
+        "the code, log-variances at their bound, a validation loss that still falls, scores no better than ‖x‖ or an "
+        "untrained network's, the false-alarm rate, and a second seed if another run differs in nothing else.",
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, <runs>/<experiment>/version_<n>")
     return parser

@@ -1,4 +1,4 @@
-"""``python -m vae_lightning validate`` and ``test``: the metrics of a checkpoint."""
+"""``vae-lightning validate`` and ``test``: the metrics of a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m vae_lightning export``: a detector as one file, for machines without this package."""
+"""``vae-lightning export``: a detector as one file, for machines without this package."""
 
 from __future__ import annotations
 
@@ -42,13 +42,15 @@ def parser() -> StudyParser:
     """What ``export --help`` shows."""
     parser = StudyParser(
         "export",
-        description="Writes preprocessing, network, score, p-value and decision as one graph into one file, and "
-        "compares that with the detector before it gets its name. Beside it lies its card, <output>.json.",
+        description="Write preprocessing, network, score, p-value and decision as one graph to one file, after "
+        "checking it against the detector. A description of it goes to <output>.json.",
     )
     add = parser.add_argument
-    add("--ckpt_path", default="best", help="a .ckpt file, a run's folder, or best or last of the newest run (best)")
-    add("--output", required=True, help="the file, detector.onnx for one")
-    add("--format", choices=list(FORMATS), help="onnx, or pt2 for torch.export.load (by the file's name)")
-    add("--canary", type=int, default=4, help="raw calibration samples kept in the file to check it where it runs (4)")
-    add("--runs", default="lightning_logs", help="folder of all runs (lightning_logs)")
+    path = "a .ckpt file, a run's folder, or best or last of the newest run (default: best)"
+    add("--ckpt_path", default="best", help=path)
+    add("--output", required=True, help="the file, such as detector.onnx")
+    add("--format", choices=list(FORMATS), help="onnx, or pt2 for torch.export.load (default: by the file's name)")
+    rows = "raw calibration samples stored in the file to check it where it runs (default: 4)"
+    add("--canary", type=int, default=4, help=rows)
+    add("--runs", default="lightning_logs", help="folder of all runs (default: lightning_logs)")
     return parser

@@ -1,4 +1,4 @@
-"""``python -m vae_lightning fit``: train, keep the best epoch and the last, test the kept weights once."""
+"""``vae-lightning fit``: train, keep the best epoch and the last, test the kept weights once."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def begin() -> None:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[Held]:
-    """Within, standard error is held back until :func:`begin`; after it, as it was."""
+    """Within, standard error is held back until ``begin``; after it, as it was."""
     stream, streams = sys.stderr, {handler: handler.stream for handler in _handlers()}
     held: Any = Held(stream)
     sys.stderr = held

@@ -1,4 +1,4 @@
-"""What a command's own settings may be; a Trainer looks at its own, see :mod:`vae_lightning.training.limits`."""
+"""What a command's own settings may be; a Trainer looks at its own, see ``limits``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m vae_lightning predict``: scores, p-values and decisions of a checkpoint as a table."""
+"""``vae-lightning predict``: scores, p-values and decisions of a checkpoint as a table."""
 
 from __future__ import annotations
 

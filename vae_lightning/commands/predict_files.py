@@ -1,4 +1,4 @@
-"""``python -m vae_lightning predict --input``: a file or a folder through a detector, without a Trainer."""
+"""``vae-lightning predict --input``: a file or a folder through a detector, without a Trainer."""
 
 from __future__ import annotations
 

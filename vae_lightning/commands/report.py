@@ -1,4 +1,4 @@
-"""``python -m vae_lightning report``: a finished run as one HTML file."""
+"""``vae-lightning report``: a finished run as one HTML file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parser() -> StudyParser:
     """What ``report --help`` shows."""
     parser = StudyParser(
         "report",
-        description="Puts a finished run into one HTML file that needs no network and no JavaScript: what was trained "
+        description="Write a finished run as one HTML file that needs no network and no JavaScript: what was trained "
         "on what, curves, ROC and precision-recall with bootstrap intervals, scores and threshold, samples with their "
         "reasons, the latent space, and the self-check of `diagnose`.",
     )

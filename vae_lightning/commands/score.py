@@ -1,4 +1,4 @@
-"""``python -m vae_lightning score``: a folder of files through a detector, here or on a cluster."""
+"""``vae-lightning score``: a folder of files through a detector, here or on a cluster."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def parser() -> StudyParser:
     """What ``score --help`` shows."""
     parser = StudyParser(
         "score",
-        description="Scores every file below a folder into a file of its own. Started again, it passes over those "
-        "whose scores are there. A file that cannot be scored is named at the end, and stops none of the others.",
+        description="Score every file in a folder and its subfolders, one output file for each. If started again, it "
+        "skips files that are done. A file that cannot be scored is reported at the end; the others are scored.",
     )
     add = parser.add_argument
-    add("--detector", required=True, help="what export has written, a .ckpt file, a run's folder, best or last")
+    add("--detector", required=True, help="an exported file, a .ckpt file, a run's folder, best or last")
     add("--input", required=True, help="a folder of CSV, Parquet, Arrow or NumPy files, or of folders of images")
-    add("--output", required=True, help="a folder for this detector's scores")
-    add("--jobs", type=int, default=1, help="processes; with --engine ray, scorers (1)")
-    add("--format", choices=("parquet", "csv", "arrow"), default="parquet", help="of the outputs (parquet)")
-    add("--fdr", type=float, help="bound the share of false alarms among all alarms in the folder, in (0, 1)")
-    add("--explain", type=int, metavar="K", help="the K first reasons beside each score; needs a checkpoint")
+    add("--output", required=True, help="a folder for the scores of this detector")
+    add("--jobs", type=int, default=1, help="processes, or scorers with --engine ray (default: 1)")
+    add("--format", choices=("parquet", "csv", "arrow"), default="parquet", help="of the outputs (default: parquet)")
+    add("--fdr", type=float, help="bound the share of false alarms among all alarms in the folder")
+    add("--explain", type=int, metavar="K", help="the top K reasons for each score; needs a checkpoint")
     add("--engine", choices=("ray",), help="hand the files to a Ray cluster")
-    add("--address", help="of the cluster, ray://HOST:10001 for one; without it, one is started on this machine")
+    add("--address", help="of the cluster, such as ray://HOST:10001 (default: start one on this machine)")
     return parser

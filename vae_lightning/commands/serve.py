@@ -1,4 +1,4 @@
-"""``python -m vae_lightning serve``: a detector as a service."""
+"""``vae-lightning serve``: a detector as a service."""
 
 from __future__ import annotations
 
@@ -106,16 +106,16 @@ def parser() -> StudyParser:
     """What ``serve --help`` shows."""
     parser = StudyParser(
         "serve",
-        description="Serves a detector over HTTP: POST /score and /explain, GET /metadata, /live, /ready and /metrics. "
-        f"Requests bear the token of --token_file, or of the environment's {TOKEN}; without either, all may ask.",
+        description="Serve a detector over HTTP: POST /score and /explain, GET /metadata, /live, /ready and /metrics. "
+        f"Requests must have the token in --token_file or in the variable {TOKEN}; without either, all are answered.",
     )
     add = parser.add_argument
-    add("--detector", required=True, help="what export has written, a .ckpt file, a run's folder, best or last")
-    add("--host", default="127.0.0.1", help="the address to listen at (127.0.0.1: this machine alone)")
-    add("--port", type=int, default=8000, help="0 takes a free one (8000)")
-    add("--token_file", help="a file that holds the token, and nothing else")
-    add("--threads", type=int, help="that onnxruntime may use (as many as there are cores)")
-    add("--max_megabytes", type=int, default=32, help="of a request (32)")
-    add("--max_rows", type=int, default=100_000, help="of a request (100000)")
-    add("--max_requests", type=int, default=256, help="that are read, wait or are scored at a time (256)")
+    add("--detector", required=True, help="an exported file, a .ckpt file, a run's folder, best or last")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
+    add("--port", type=int, default=8000, help="0 for any free one (default: 8000)")
+    add("--token_file", help="a file that contains the token and nothing else")
+    add("--threads", type=int, help="of onnxruntime (default: as many as there are cores)")
+    add("--max_megabytes", type=int, default=32, help="per request (default: 32)")
+    add("--max_rows", type=int, default=100_000, help="per request (default: 100000)")
+    add("--max_requests", type=int, default=256, help="in progress or waiting at a time (default: 256)")
     return parser

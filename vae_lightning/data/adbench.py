@@ -28,8 +28,8 @@ class ADBench(AnomalyDataModule):
     Args:
         path: An NPZ file with X (N, D), numbers, and y (N,): 0 is normal, 1 anomalous.
         max_rows: Rows that are used at most.
-        transform: Of all columns, see :class:`~vae_lightning.detection.columns.Columns`.
-        **kwargs: The split, see :class:`AnomalyDataModule`.
+        transform: Of all columns, see ``Columns``.
+        **kwargs: The split, see ``AnomalyDataModule``.
 
     Raises:
         UserError: When there is no such file, or it holds something else.

@@ -1,4 +1,4 @@
-"""Data of one's own, out of Python: arrays, tensors or tables in memory."""
+"""Your own data in memory: arrays, tensors or tables."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Arrays(AnomalyDataModule):
             the last axis is that of the channels where its length is one of these and the second one's is not.
         classes: The names of the classes.
         test_fraction: Share of each class that becomes the test part when ``test`` is None, in [0, 1); 0: no test part.
-        **kwargs: The split, see :class:`AnomalyDataModule`; its ``seed`` draws the test part as well.
+        **kwargs: The split, see ``AnomalyDataModule``; its ``seed`` draws the test part as well.
 
     Attributes:
         columns: The names of a table's columns, None if it has none.
 
     Raises:
-        UserError: For anything but finite numbers, fewer than two rows, no column, labels that do not go with the rows,
-            or a test part that does not go with the training part.
+        UserError: For anything but finite numbers, fewer than two rows, no column, labels that do not match the rows,
+            or a test part that does not match the training part.
     """
 
     def __init__(

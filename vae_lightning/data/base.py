@@ -1,4 +1,4 @@
-"""The data module that all others extend: what is normal, what is not, and a loader for each split."""
+"""The base class of data modules: what is normal, what is not, and a loader for each split."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .splits import Part, Shares, Sources, make_splits
 
 
 class AnomalyDataModule(Recorded, LightningDataModule):
-    """A data set divided into normal and anomalous, without a leak between the splits.
+    """A data set of normal samples and anomalies, split without leaks.
 
     =========== =======================================================================================================
     train       normal samples of the training part (and, with ``contamination``, a share of anomalies among them)
-    val         normal samples held out of train, and anomalies out of the training part, if it has any
-    calibration normal samples held out of train, which nothing but p-values and thresholds sees
+    val         normal samples held out of train, and anomalies from the training part, if it has any
+    calibration normal samples held out of train, used only for p-values and thresholds
     test        the data set's own test part, which may be empty: normal samples and anomalies
     =========== =======================================================================================================
 
-    A subclass gives ``classes``, ``input_shape``, ``preprocessing`` and ``load()``. The splits depend on the arguments
-    and ``seed`` alone, so that models trained with different seeds of their own are compared on the same samples.
-    Normal data alone will do: there are then no anomalies in val and test.
+    A subclass provides ``classes``, ``input_shape``, ``preprocessing`` and ``load()``. The splits depend only on the
+    arguments and ``seed``, so models trained with other seeds are compared on the same samples. Normal data alone are
+    enough: val and test then have no anomalies.
 
     Validation, calibration and test keep the order of their source; with ``anomalies_from``, this data set's samples
     come first.
@@ -50,16 +50,16 @@ class AnomalyDataModule(Recorded, LightningDataModule):
         val_anomalies: Validation anomalies for each normal validation sample, as far as the training part goes.
         test_anomalies: Share of the test part's anomalies that is injected into the test split, in (0, 1].
         contamination: Share of the training split that consists of anomalies, in [0, 1). 0 is clean training.
-        batch_size: Samples a training step and process.
-        eval_batch_size: Samples a batch in validation, test and prediction.
-        num_workers: Processes that read ahead; 0, the fastest for data in memory, indexes tensors directly.
+        batch_size: Samples per training step and process.
+        eval_batch_size: Samples per batch in validation, test and prediction.
+        num_workers: Processes that read ahead. 0 indexes tensors directly, which is fastest for data in memory.
         on_device: Keep the data set on the accelerator.
         seed: Of the splits.
 
     Attributes:
         input_shape: Of one prepared sample; of a raw one, too, for most kinds of preprocessing.
         classes: The names of the classes, whose numbers are their positions.
-        preprocessing: What makes a network's input of a raw sample, not fitted yet; the model fits a copy of its own.
+        preprocessing: Turns raw samples into the network's input; not fitted yet: the model fits its own copy.
 
     Raises:
         UserError: When the classes are out of range, empty or overlap, a share is none, or ``preprocessing`` is absent;
@@ -113,7 +113,7 @@ class AnomalyDataModule(Recorded, LightningDataModule):
 
     @property
     def redraw(self) -> Redraw | None:
-        """What is drawn anew of the training samples in each epoch, see :class:`Loader`."""
+        """What is drawn anew of the training samples in each epoch, see ``Loader``."""
         return binarized if self.binarize else None
 
     def division(self) -> tuple[list[int], list[int]]:
@@ -149,7 +149,7 @@ class AnomalyDataModule(Recorded, LightningDataModule):
             raise UserError(f"{type(self).__name__}: {error}") from None
 
     def about(self) -> dict[str, Any]:
-        """What a detector that is trained on it keeps of it, as primitives."""
+        """What a detector trained on it stores about it, as primitives."""
         normal, _ = self.division()
         return {
             "data": type(self).__name__,
@@ -160,7 +160,7 @@ class AnomalyDataModule(Recorded, LightningDataModule):
         }
 
     def recipe(self) -> Any:
-        """What it can be built of again from a file; None for arrays, which no detector carries, and for functions."""
+        """The recipe to build it again from a file; None for arrays, which no detector stores, and for functions."""
         if any(isinstance(value, (Tensor, np.ndarray)) for value in self.arguments.values()):
             return None
         if self.anomalies_from is not None and self.anomalies_from.recipe() is None:
@@ -171,7 +171,7 @@ class AnomalyDataModule(Recorded, LightningDataModule):
             return None
 
     def mask(self, row: int) -> Tensor | None:
-        """Which pixels of the test part's sample in this row are anomalous, bool (H, W). None: that is not known."""
+        """Which pixels of this row of the test part are anomalous, bool (H, W). None: unknown."""
         return None
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -191,15 +191,15 @@ class AnomalyDataModule(Recorded, LightningDataModule):
         return self.loader("test")
 
     def reference_dataloader(self) -> Loader:
-        """The training samples, all of them on every rank: what preprocessing and scores are fitted on."""
+        """The training samples, all of them on every rank: preprocessing and scores are fitted on them."""
         return self._whole("train")
 
     def validation_normals_dataloader(self) -> Loader:
-        """The normal validation samples, all of them on every rank: what several scores are brought to one scale on."""
+        """The normal validation samples, all of them on every rank: several scores are scaled on them."""
         return self._whole("val_normals")
 
     def calibration_dataloader(self) -> Loader:
-        """The calibration split, all of it on every rank: what p-values and thresholds are fitted on."""
+        """The calibration split, all of it on every rank: p-values and thresholds are fitted on it."""
         return self._whole("calibration")
 
     def _whole(self, split: str) -> Loader:

@@ -75,7 +75,7 @@ def key(*parts: Any) -> str:
 
 
 def recall(path: Path) -> tuple[Any, dict[str, np.ndarray]] | None:
-    """What :func:`remember` has kept; None if there is nothing."""
+    """What ``remember`` has kept; None if there is nothing."""
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as found:

@@ -1,4 +1,4 @@
-"""Corrupted images: what is anomalous although it comes from the same data set."""
+"""Corrupted images: anomalies made from the same data set."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Corrupted(AnomalyDataModule):
     noise     Gaussian noise is added to each pixel; ``amount`` is its standard deviation, 1 being white minus black
     occlusion a black square at a random place; ``amount`` is its side as a share of the image's. From a half on it
               always hides the image's centre
-    inversion black becomes white and white black; ``amount`` is the share of the way there: 1 for all of it
+    inversion black becomes white and white black; ``amount`` is how far: 1 for complete inversion
     ========= =====================================================================================================
 
-    The images stay uint8 and depend on the arguments and ``seed`` alone.
+    The images stay uint8 and depend only on the arguments and ``seed``.
 
     Args:
         data: The data set whose images are corrupted; how it divides its classes does not matter here.

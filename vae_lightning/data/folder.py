@@ -1,4 +1,4 @@
-"""Images of one's own: a folder, a pattern, or a table of paths and labels."""
+"""Your own images: a folder, a pattern, or a table of paths and labels."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Images(AnomalyDataModule):
                                ``mask``, a file. All but ``path`` can be left out
     ========================== ======================================================================================
 
-    Where the source does not say what is for the test, ``test_fraction`` of each class is. All images are decoded once
-    to the same size, by worker processes, and kept as uint8. A detector that is trained on them reads files likewise:
+    If the source has no test part, ``test_fraction`` of each class becomes one. All images are decoded once to the same
+    size, by worker processes, and kept as uint8. A detector trained on them reads files the same way:
     ``detector.score(["new.png"])``.
 
     Args:
@@ -54,14 +54,14 @@ class Images(AnomalyDataModule):
         white: What is white in grey images of 16 bits: 4095 for a camera of 12 bits.
         normal: The classes that are normal; all others are anomalous.
         test_fraction: In [0, 1); 0: no test part.
-        on_error: What becomes of a file that cannot be read: ``raise`` an error, or ``skip`` it with a warning.
+        on_error: For a file that cannot be read: ``raise`` an error, or ``skip`` it with a warning.
         shift: Training images are moved by up to so many pixels, anew in each epoch; 0: they are not.
         flip: Along which axes training images may be flipped, anew in each epoch.
         workers: Processes that decode. None: as many as there are cores; 0: none but this one.
         memory: Gigabytes that decoded images may take in memory; more lie in a memory map in ``cache``.
         cache: Folder of memory maps, each named by its files, their sizes and times; may be removed at any time.
             None: ``~/.cache/vae_lightning``.
-        **kwargs: The split, see :class:`AnomalyDataModule`; its ``seed`` draws the test part as well.
+        **kwargs: The split, see ``AnomalyDataModule``; its ``seed`` draws the test part as well.
 
     Attributes:
         pictures: The files of the parts ``train`` and ``test``, with their classes and masks; a batch's ``row`` is a

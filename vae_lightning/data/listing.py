@@ -39,7 +39,7 @@ def listing(root: str, normal: str) -> Listing:
     """The image files that ``root`` names.
 
     Args:
-        root: A folder, a pattern or a CSV file, see :class:`~vae_lightning.data.folder.Images`.
+        root: A folder, a pattern or a CSV file, see ``Images``.
         normal: The class of images of which nothing else is said.
 
     Raises:

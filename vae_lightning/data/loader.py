@@ -1,4 +1,4 @@
-"""Whole batches by tensor index: the order a function of (seed, epoch), sharded, resumable to the bit."""
+"""Whole batches by tensor index, in an order that depends only on (seed, epoch): sharded, and exactly resumable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Split(Dataset):
     """Samples of one split. Index it with a tensor of B positions and it gives B samples at once.
 
     Args:
-        x: (N, *raw_shape), raw: as stored; a tensor, or :class:`Rows` of a file.
+        x: (N, *raw_shape), raw: as stored; a tensor, or ``Rows`` of a file.
         rows: (n,), which of the N samples are in this split. The samples themselves are not copied.
         label: (n,), for each row.
         target: (n,), for each row.
@@ -86,19 +86,19 @@ class Chain(Dataset):
 
 
 class Loader:
-    """Hands out a split in whole batches, each process its own share.
+    """Yields a split in batches; each process gets its share.
 
-    A training epoch is a permutation drawn from (seed, epoch), of which rank r of R takes every R-th sample; the at
-    most R − 1 samples left over sit that epoch out, so that all ranks take equally many steps. Without ``shuffle``
-    nothing is left out and nothing doubled, and every rank takes equally many batches. The sizes of a rank's batches
-    differ by one at most.
+    A training epoch is a permutation drawn from (seed, epoch), of which rank r of R takes every R-th sample. The at
+    most R − 1 samples left over are skipped in that epoch, so all ranks take the same number of steps. Without
+    ``shuffle`` every sample is used exactly once, and all ranks get the same number of batches. The sizes of a rank's
+    batches differ by at most one.
 
-    The position within the epoch is in ``state_dict()``, so a run resumed inside an epoch takes up at the very sample
+    The position within the epoch is in ``state_dict()``, so a run resumed within an epoch continues at the sample
     where it stopped.
 
     Args:
-        split: What to hand out: anything with a length that takes a tensor of positions.
-        batch_size: Samples a batch at most, on each process.
+        split: What to yield: anything with a length that can be indexed with a tensor of positions.
+        batch_size: At most so many samples per batch, on each process.
         shuffle: A new order each epoch.
         seed: Of the order.
         device: Where batches go.

@@ -28,7 +28,7 @@ def open_table(
     """A table to be read in batches.
 
     Args:
-        table: A CSV, Parquet, Arrow or NumPy file, a folder of such parts, or a DataFrame (see :func:`arrow.columns`).
+        table: A CSV, Parquet, Arrow or NumPy file, a folder of such parts, or a DataFrame (see ``columns``).
         delimiter: Of CSV. None: a tab for ``.tsv``, else a comma.
         missing: What stands in CSV for a value that is not there.
         name: What messages call a DataFrame.
@@ -128,7 +128,7 @@ class Source:
 
 
 class Frame(Source):
-    """A DataFrame, or whatever else :func:`arrow.columns` takes."""
+    """A DataFrame, or whatever else ``columns`` takes."""
 
     def __init__(self, table: Any, name: str) -> None:
         pa = arrow.pyarrow()

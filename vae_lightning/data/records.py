@@ -81,7 +81,7 @@ def records(rows: int, anomalies: float = 0.0, seed: int = 0) -> dict[str, np.nd
 
 
 def write_records(path: str | Path, rows: int = 5000, anomalies: float = 0.0, seed: int = 0) -> Path:
-    """The :func:`records` as a CSV file with a head; what is missing is empty. Returns the path."""
+    """The ``records`` as a CSV file with a head; what is missing is empty. Returns the path."""
     table = records(rows, anomalies, seed)
     columns = [
         ["" if value is None or value != value else value for value in column.tolist()] for column in table.values()

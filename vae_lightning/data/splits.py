@@ -16,7 +16,7 @@ class Part(NamedTuple):
     """One of the two parts in which a data set comes: its training part or its test part.
 
     Attributes:
-        x: (N, *raw_shape), raw: what the data module's ``preprocessing`` takes; a tensor, or :class:`Rows` of a file.
+        x: (N, *raw_shape), raw: what the data module's ``preprocessing`` takes; a tensor, or ``Rows`` of a file.
         target: Whole numbers (N,), the class of each sample. One that is no class is in no split.
         row: int64 (N,), where each sample stands in its source, ascending. None: 0 … N − 1.
     """
@@ -36,7 +36,7 @@ class Sources(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """How much of what goes where, see :class:`AnomalyDataModule`."""
+    """How much of what goes where, see ``AnomalyDataModule``."""
 
     val_fraction: float
     calibration_fraction: float | None

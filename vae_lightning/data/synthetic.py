@@ -1,4 +1,4 @@
-"""A mixture of Gaussians: a known density, so there is a truth to test against."""
+"""A mixture of Gaussians: its density is known, so results can be checked against it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
@@ -17,10 +16,10 @@ from .splits import Part
 
 
 class SyntheticMixture(AnomalyDataModule):
-    """Normal samples from a few Gaussians, anomalies from a single, wider and shifted one.
+    """Normal samples from several Gaussians, anomalies from one that is wider and shifted.
 
     Components are equally likely, with covariance ``variance``·I and means drawn once from N(0, ``spread``²·I).
-    Classes 0 … ``components`` − 1 are the components; the last class is the anomalies'.
+    Classes 0 … ``components`` − 1 are the components; the last class is the anomalies.
 
     Args:
         samples: Of normal and anomalous samples together.
@@ -33,7 +32,7 @@ class SyntheticMixture(AnomalyDataModule):
         anomaly_variance: Of the anomalies, along each feature.
         test_fraction: Share of the samples, stratified by class, that is the test part.
         data_seed: Of the means and samples.
-        **kwargs: The split, see :class:`AnomalyDataModule`.
+        **kwargs: The split, see ``AnomalyDataModule``.
     """
 
     preprocessing = Standardize()
@@ -102,6 +101,10 @@ class SyntheticMixture(AnomalyDataModule):
             torch.cat([normal, strange]),
             torch.cat([component, component.new_full((n_anomalies,), self.components)]),
         )
+        from sklearn.model_selection import (
+            train_test_split,
+        )  # half a second of every start, that other data need not take
+
         try:
             train, test = train_test_split(
                 torch.arange(self.samples), test_size=self.test_fraction, stratify=target, random_state=self.data_seed

@@ -1,4 +1,4 @@
-"""A table of one's own: a file, a folder of parts or a DataFrame, with numbers, categories and gaps."""
+"""Your own table: a file, a folder of parts or a DataFrame, with numbers, categories and missing values."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ else:
 
 
 class Table(AnomalyDataModule):
-    """Rows with numbers, categories and gaps, out of files of any size or a DataFrame. ``Table("rows.csv")`` is enough.
+    """Rows with numbers, categories and missing values, from files of any size or a DataFrame, as in
+    ``Table("rows.csv")``.
 
-    What a column holds is found out by going through the whole file; where that is a guess, a warning says so. Levels
-    of categories and the like are those of the training split alone.
+    Column types are inferred from the whole file; if that is a guess, a warning says so. Levels of categories and the
+    like are those of the training split alone.
 
     Encoded, a table of up to ``memory`` gigabytes is held in memory. A larger one is written into a file in ``cache``,
     whose size is announced beforehand, and gathered from in bounded memory; the file serves every later run, as long as
@@ -51,23 +52,23 @@ class Table(AnomalyDataModule):
         train: The training part: a CSV, Parquet, Arrow or NumPy file, a folder of such parts, or a DataFrame.
         test: The test part, with the same columns. None: ``test_fraction`` of ``train``.
         label: The column that says which rows are normal. None: all of them are; in an NPZ file ``y``, if it has one.
-            A training part without it, beside a test part with it, is normal.
+            If only the test part has it, the training part is normal.
         normal_labels: Its values that are normal, everything else being anomalous. None: 0, false or normal.
         time: The column of dates or numbers by which the latest rows are the test part. None: a random test part.
-        id: The column that tells rows apart, no feature; ``predict`` copies it.
-        ignore: Columns that are no features.
-        numeric: Columns that are numbers, whatever they look like.
-        categorical: Columns that are categories.
+        id: The column that identifies rows; not a feature. ``predict`` copies it.
+        ignore: Columns that are not features.
+        numeric: Columns to read as numbers.
+        categorical: Columns to read as categories.
         delimiter: Of CSV. None: a tab for ``.tsv``, else a comma.
-        missing: What stands in CSV for a value that is not there.
-        max_levels: Categories of a column that get a code of their own, the most frequent; the rest is ``other``.
-        transform: Of numbers, against skew: see :class:`~vae_lightning.detection.Columns`.
+        missing: What marks a missing value in CSV.
+        max_levels: How many categories of a column, the most frequent, get their own code; the rest is ``other``.
+        transform: Of numbers, against skew: see ``Columns``.
         test_fraction: Share of each class, or of the whole by time, that is the test part when ``test`` is None, in
             [0, 1); 0: no test part.
         cache: The folder for tables that are larger than ``memory``.
         memory: Gigabytes.
-        schema: As a detector keeps it: nothing is found out, and nothing guessed.
-        **kwargs: The split, see :class:`AnomalyDataModule`; its ``seed`` draws the test part as well.
+        schema: As a detector stores it; nothing is then inferred.
+        **kwargs: The split, see ``AnomalyDataModule``; its ``seed`` draws the test part as well.
 
     Attributes:
         schema: What its columns are.

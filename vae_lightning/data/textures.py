@@ -48,7 +48,7 @@ class SyntheticTextures(AnomalyDataModule):
         train: Normal images in the training part.
         test: Images of each class in the test part.
         data_seed: Of the images.
-        **kwargs: The split, see :class:`AnomalyDataModule`.
+        **kwargs: The split, see ``AnomalyDataModule``.
 
     Raises:
         UserError: When the size or a number is out of range.
@@ -99,7 +99,7 @@ class SyntheticTextures(AnomalyDataModule):
         return self.drawn()[1].mask[row]
 
     def write(self, folder: str | Path) -> None:
-        """Write the images as PNG files in MVTec AD's layout, for :class:`~vae_lightning.data.folder.Images`."""
+        """Write the images as PNG files in MVTec AD's layout, for ``Images``."""
         for part, drawn in zip(("train", "test"), self.drawn(), strict=True):
             for i, (x, mask, target) in enumerate(zip(*drawn, strict=True)):
                 name = self.classes[int(target)]

@@ -14,8 +14,6 @@ from urllib.error import URLError
 import torch
 import torch.nn.functional as F
 import torchvision.datasets
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets.utils import check_integrity, download_url
 
@@ -28,17 +26,17 @@ from .splits import Part
 class MNIST(AnomalyDataModule):
     """The 70,000 handwritten digits of LeCun et al., 28×28, one channel.
 
-    The four canonical ``.gz`` files in ``<root>/MNIST/raw`` are read as they are, after a check of their MD5 sums;
-    unpacked files do as well. What is absent is downloaded once.
+    Read from the four original ``.gz`` files in ``<root>/MNIST/raw``, checked against their MD5 sums, or from the
+    unpacked files. Missing files are downloaded once.
 
     Args:
         root: Folder of data sets, laid out as torchvision does.
-        binarize: Black and white pixels, each drawn with its grey value for probability: anew in each epoch of
-            training, once for validation and test (as in Burda et al. 2016). The Bernoulli is then a likelihood.
-        **kwargs: The split, see :class:`AnomalyDataModule`.
+        binarize: Draw black and white pixels, with the grey value as probability: again in each epoch of
+            training, once for validation and test (as in Burda et al. 2016). The Bernoulli is then a proper likelihood.
+        **kwargs: The split, see ``AnomalyDataModule``.
 
     Raises:
-        UserError: When a file is damaged, or absent and out of reach.
+        UserError: When a file is damaged, or missing and cannot be downloaded.
     """
 
     preprocessing = Images()
@@ -55,7 +53,7 @@ class MNIST(AnomalyDataModule):
         return self.root / self.source.__name__ / "raw"
 
     def prepare_data(self) -> None:
-        """Download what is absent. Lightning calls this on one process of each machine."""
+        """Download what is missing. Lightning calls this on one process of each machine."""
         for name, md5 in self.source.resources:
             if not (self.folder / name).exists() and not (self.folder / name).with_suffix("").exists():
                 self._download(name, md5)
@@ -98,7 +96,7 @@ class MNIST(AnomalyDataModule):
 
 
 class FashionMNIST(MNIST):
-    """The 70,000 images of clothing of Xiao et al. (2017), in MNIST's format. Arguments as for :class:`MNIST`."""
+    """The 70,000 images of clothing of Xiao et al. (2017), in MNIST's format. Arguments as for ``MNIST``."""
 
     source = torchvision.datasets.FashionMNIST
 
@@ -106,11 +104,11 @@ class FashionMNIST(MNIST):
 class Digits(AnomalyDataModule):
     """The 1,797 handwritten digits that come with scikit-learn, 8×8: no network, seconds to train.
 
-    They have no test part of their own; a stratified fifth, the same for every seed, serves as one.
+    They have no test part; a stratified fifth, the same for every seed, is used as one.
 
     Args:
         size: Height and width in pixels that the images are resized to (bilinear).
-        **kwargs: The split, see :class:`AnomalyDataModule`.
+        **kwargs: The split, see ``AnomalyDataModule``.
     """
 
     preprocessing = Images()
@@ -123,6 +121,9 @@ class Digits(AnomalyDataModule):
         super().__init__(**kwargs)
 
     def load(self) -> tuple[Part, Part]:
+        from sklearn.datasets import load_digits  # half a second of every start, that other data need not take
+        from sklearn.model_selection import train_test_split
+
         digits = load_digits()
         x = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)
         if self.input_shape != [1, 8, 8]:

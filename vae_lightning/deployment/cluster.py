@@ -21,7 +21,7 @@ class Worker:
     """An actor with a scorer of its own.
 
     Args:
-        detector: What :class:`Scorer` opens, on the worker's machine.
+        detector: What ``Scorer`` opens, on the worker's machine.
         explain: Reasons beside each score.
     """
 
@@ -46,7 +46,7 @@ def scored(
     """What became of each part, in the order in which they are done.
 
     Args:
-        detector: What :class:`Scorer` opens; every machine of the cluster sees it, the parts and their outputs under
+        detector: What ``Scorer`` opens; every machine of the cluster sees it, the parts and their outputs under
             these paths.
         parts: To be scored.
         jobs: Scorers at most, each on one core.

@@ -22,7 +22,7 @@ def decide(files: Iterable[Path], level: float, calibration: int) -> tuple[int, 
 
     Args:
         files: Outputs of ``score``.
-        level: The false discovery rate, see :func:`~vae_lightning.detection.conformal.benjamini_hochberg`.
+        level: The false discovery rate, see ``benjamini_hochberg``.
         calibration: The number n of calibration samples.
 
     Returns:

@@ -30,7 +30,7 @@ CANARY = 4  # calibration samples in the file, for whoever loads it to check
 
 
 class Exported(nn.Module):
-    """The detector's graph with names for what it gives, those of :attr:`Manifest.outputs`."""
+    """The detector's graph with names for what it gives, those of ``outputs``."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()

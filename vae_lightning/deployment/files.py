@@ -39,18 +39,18 @@ def predict_file(
     does not grow with the input.
 
     Args:
-        detector: A :class:`~vae_lightning.detection.detector.Detector`.
+        detector: A ``Detector``.
         source: A CSV, Parquet, Arrow or NumPy file, a folder of such parts, or a folder of images.
         output: Its name ends in ``.csv``, ``.parquet`` or ``.arrow``.
         alpha: Alarm where p ≤ alpha, in place of the detector's threshold.
         fdr: Bound the share of false alarms among all alarms instead, see
-            :func:`~vae_lightning.detection.conformal.benjamini_hochberg`.
+            ``benjamini_hochberg``.
         append_columns: Whether the table's own columns follow.
         key: The column that tells rows apart, in place of their numbers; None: the one that the detector's data module
             was told of, where the table has it.
         delimiter: Of CSV; None: the one of the table that the detector was trained on.
         explain: Reasons of the score that decides, three columns each behind ``anomaly``: ``reason_1`` names the
-            column that is the most to blame, see :class:`~vae_lightning.detection.explanation.Explanation`.
+            column that is the most to blame, see ``Explanation``.
         heatmaps: A folder for pictures of where in an image its score comes from, of those that raise an alarm.
         progress: Whether to show on stderr how far it is.
 

@@ -61,7 +61,7 @@ class TableInput:
     """The rows of a table.
 
     Args:
-        source: See :func:`~vae_lightning.data.readers.open_table`.
+        source: See ``open_table``.
         schema: The columns that a detector takes, and how they are encoded.
         key: The column that tells rows apart; None: ``row``, the row's number from 0, over all parts of a folder.
         keep: Whether the output has the table's other columns, too: ``as they are``, or ``as numbers`` those of text

@@ -60,7 +60,7 @@ def score_lake(
     has no output, and is no hindrance to the others. Memory does not grow with files or rows.
 
     Args:
-        detector: What :class:`~vae_lightning.deployment.scorer.Scorer` opens.
+        detector: What ``Scorer`` opens.
         source: A folder of tables, or of folders of images; or one table.
         output: A folder, for this detector's scores alone.
         jobs: Processes.
@@ -68,7 +68,7 @@ def score_lake(
         address: Of the cluster; None starts one on this machine.
         fdr: Decide by Benjamini and Hochberg's procedure at this level over all samples in the output folder.
         form: Of the outputs.
-        explain: Reasons beside each score, see :func:`~vae_lightning.deployment.files.predict_file`; of a checkpoint.
+        explain: Reasons beside each score, see ``predict_file``; of a checkpoint.
         progress: Whether to show on stderr how far it is.
 
     Raises:

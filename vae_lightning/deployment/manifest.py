@@ -90,7 +90,7 @@ class Manifest:
         return (*OUTPUTS, *self.scores[1:])
 
     def to_json(self) -> dict[str, Any]:
-        """Primitives that any reader of JSON takes, for :meth:`from_json`."""
+        """Primitives that any reader of JSON takes, for ``from_json``."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("schema", "canary")}
         content["schema"] = self.schema and self.schema.to_json()
         content["threshold"] = self.threshold if math.isfinite(self.threshold) else None  # JSON has no infinity
@@ -102,7 +102,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> Manifest:
-        """The manifest that :meth:`to_json` gave.
+        """The manifest that ``to_json`` gave.
 
         Args:
             text: JSON.

@@ -27,7 +27,7 @@ def opened(
         source: A file or a folder.
         key: The column that tells rows apart; None: the one that the detector's data module was told of, where the
             table has it.
-        keep: See :class:`~vae_lightning.deployment.inputs.TableInput`.
+        keep: See ``TableInput``.
         delimiter: Of CSV; None: the training table's.
         workers: Processes that decode images; None: as many as there are cores.
 

@@ -48,7 +48,7 @@ def onnx_runner(content: bytes, path: Path, threads: int | None = None) -> tuple
 
 
 def pt2_runner(content: bytes, path: Path) -> tuple[Manifest, Runner]:
-    """The manifest of a pt2 archive, and what runs it; see :mod:`.archive` for what may be in it.
+    """The manifest of a pt2 archive, and what runs it; see ``archive`` for what may be in it.
 
     Raises:
         UserError: Without torch, or when the file is not what ``export`` writes.

@@ -58,16 +58,16 @@ class Scorer:
         """``score``, ``p_value`` (float32) and ``anomaly`` (bool) of N samples, further scores by their names; (N,).
 
         Args:
-            samples: See :meth:`encode`.
+            samples: See ``encode``.
             first_row: Where the first one stands in the whole, for messages.
 
         Raises:
-            UserError: As :meth:`encode` does.
+            UserError: As ``encode`` does.
         """
         return self.run(self.encode(samples, first_row))
 
     def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """The same of samples that :meth:`encode` gave."""
+        """The same of samples that ``encode`` gave."""
         if not len(x):
             kinds = {"anomaly": np.bool_}
             return {name: np.empty(0, kinds.get(name, np.float32)) for name in self.manifest.outputs}
@@ -75,7 +75,7 @@ class Scorer:
         return {name: np.concatenate([part[name] for part in parts]) for name in self.manifest.outputs}
 
     def explain(self, x: np.ndarray) -> Explanation:
-        """Why samples that :meth:`encode` gave score as they do, by the score that decides.
+        """Why samples that ``encode`` gave score as they do, by the score that decides.
 
         Raises:
             UserError: For an exported file.

@@ -51,7 +51,7 @@ def score_input(
         given: The samples.
         run: Given raw samples, gives by name each score, ``p_value`` (float32) and ``anomaly`` (bool).
         scores: Their names.
-        output: See :func:`~vae_lightning.deployment.writers.writing`.
+        output: See ``writing``.
         alpha: Alarm where p ≤ alpha, in place of the threshold.
         fdr: Decide by Benjamini and Hochberg's procedure at this level over all samples. They are gone through twice:
             the second time in a temporary file beside the output.

@@ -1,4 +1,4 @@
-"""A detector as a service: requests in, scores out, by the same :class:`Scorer` as everywhere.
+"""A detector as a service: requests in, scores out, by the same ``Scorer`` as everywhere.
 
 The event loop reads and writes; one thread scores, request after request. Whoever finds too many there is sent away.
 """

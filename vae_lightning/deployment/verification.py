@@ -23,7 +23,7 @@ class Verified(NamedTuple):
 
     Attributes:
         samples: How many were compared, in batches of several sizes, each twice.
-        difference: The largest one of any score, see :func:`tolerance.difference`.
+        difference: The largest one of any score, see ``difference``.
         on_threshold: Scores so near to the threshold that rounding decides.
     """
 

@@ -19,7 +19,7 @@ def scored(detector: str, parts: list[Part], jobs: int, explain: int | None = No
     """What became of each part, in the order in which they are done.
 
     Args:
-        detector: What :class:`Scorer` opens.
+        detector: What ``Scorer`` opens.
         parts: To be scored.
         jobs: Processes; 1 is this one.
         explain: Reasons beside each score.

@@ -111,7 +111,7 @@ class Threshold(Fitted):
         return ~(scores.to(self.value.dtype) <= self.value)
 
     def p_values(self, scores: Tensor) -> Tensor:
-        """The p-value of each of the scores (B,) among the calibration scores, see :func:`conformal.p_values`.
+        """The p-value of each of the scores (B,) among the calibration scores, see ``p_values``.
 
         Compare them with a level as they are, float32: ``p <= 0.05``. A NaN score has the smallest, like +∞.
 

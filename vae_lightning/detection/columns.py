@@ -21,7 +21,7 @@ FARTHEST = 1e9  # standard deviations; squares of what is farther out, added up 
 class Columns(Preprocessing):
     """Numbers standardised and filled in, a feature for each kind of gap, categories one-hot.
 
-    Raw rows are what :class:`~vae_lightning.schema.Schema` makes of a table: numbers, codes, NaN for what is missing.
+    Raw rows are what ``Schema`` makes of a table: numbers, codes, NaN for what is missing.
     Prepared ones have, in this order:
 
     - a feature for each number: (t(x) − mean) / standard deviation of normal training rows; the median where missing,

@@ -66,7 +66,7 @@ def alarm_rank(n: int, alpha: float) -> int:
     """The k = ⌊α(n + 1)⌋ with: p ≤ α just when s is above the k-th largest of n calibration scores; 0: never.
 
     The largest k ≤ n whose p-value k / (n + 1) is at most α, both in single precision. So the equivalence is exact for
-    the p-values of :func:`p_values`. 99 scores give 29 at α = 0.29, where double precision would give 28; k / (n + 1)
+    the p-values of ``p_values``. 99 scores give 29 at α = 0.29, where double precision would give 28; k / (n + 1)
     exceeds α by one part in eight million at most.
 
     Args:
@@ -102,7 +102,7 @@ def needed(alpha: float, confidence: float | None = None) -> int:
 
     Args:
         alpha: In (0, 1).
-        confidence: In (0, 1); None asks for :func:`alarm_rank`, otherwise :func:`confident_rank`.
+        confidence: In (0, 1); None asks for ``alarm_rank``, otherwise ``confident_rank``.
     """
     guess = 1 / alpha - 1 if confidence is None else math.log1p(-confidence) / math.log1p(-alpha)
     n = max(1, math.ceil(guess) - 1)  # rounding may have lifted the guess above a whole number
@@ -146,7 +146,7 @@ def benjamini_hochberg(p: Tensor, level: float) -> Tensor:
 
 
 def needed_for_fdr(m: int, level: float) -> int:
-    """The smallest n at which :func:`benjamini_hochberg` can find a lone anomaly among m samples.
+    """The smallest n at which ``benjamini_hochberg`` can find a lone anomaly among m samples.
 
     The smallest p-value is 1 / (n + 1), and a lone one must not be above level / m: n + 1 ≥ m / level. Where i
     anomalies share the smallest p, n + 1 ≥ m / (i·level) will do.

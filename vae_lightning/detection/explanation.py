@@ -51,7 +51,7 @@ class Explanation:
         latent: float32 (N, d), of each latent dimension, the KL divergence for instance; (N, 0) where there is none.
         base: float32 (N,), what neither adds.
         gap: float32 (N,), what is missing from the sum: rounding, or what the integral was not computed to.
-        p_value: float32 (N, *shape), see :class:`Reason`.
+        p_value: float32 (N, *shape), see ``Reason``.
         excess: float32 (N, *shape), how far a contribution is above the median of its column's in normal rows, in units
             of the distance from there to their 95th percentile. What columns are ordered by.
         value, expected: (N, *shape), raw.

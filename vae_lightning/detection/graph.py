@@ -15,12 +15,12 @@ from ..scores.sharing import own, sharing
 
 
 class Scores(NamedTuple):
-    """What a detector says of B samples.
+    """What a detector returns for B samples.
 
     Attributes:
         score: float32 (B,), of the score that decides; higher is more anomalous.
         p_value: float32 (B,), in (0, 1]: the share of normal samples that score at least as high, see
-            :func:`~vae_lightning.detection.conformal.p_values`.
+            ``p_values``.
         anomaly: bool (B,), the decision.
         each: Every score by its name, float32 (B,).
     """
@@ -32,10 +32,10 @@ class Scores(NamedTuple):
 
 
 class Graph(nn.Module):
-    """A model's way from raw samples to :class:`Scores` as a module: what ``torch.export`` is given.
+    """A model's way from raw samples to ``Scores`` as a module: what ``torch.export`` is given.
 
     Args:
-        model: An :class:`~vae_lightning.models.AnomalyModel`: preprocessing, network, scores and thresholds.
+        model: An ``AnomalyModel``: preprocessing, network, scores and thresholds.
     """
 
     def __init__(self, model: Any) -> None:

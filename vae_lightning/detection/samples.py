@@ -76,7 +76,12 @@ def check_finite(
     raw: Tensor, first_row: int = 0, columns: Sequence[str] | None = None, takes_missing: bool = False
 ) -> None:
     """Raise a UserError that names row and column if a raw sample (N, …) holds infinity or, unless taken, NaN."""
-    if raw.is_floating_point() and (wrong := raw.isinf() if takes_missing else ~raw.isfinite()).any():
+    if not raw.is_floating_point() or not raw.numel():
+        return
+    # NaN is the extreme of numbers that it is among: where both are finite, all are
+    if not takes_missing and all(extreme.isfinite() for extreme in raw.aminmax()):
+        return
+    if (wrong := raw.isinf() if takes_missing else ~raw.isfinite()).any():
         row, *place = wrong.nonzero()[0].tolist()
         column = columns[place[0]] if columns else ", ".join(map(str, place))
         value = raw[(row, *place)].item()

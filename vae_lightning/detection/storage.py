@@ -1,7 +1,7 @@
 """The file of a detector: a checkpoint of ``fit``, or what ``Detector.save`` has written. Found, read and written.
 
 Both hold tensors and primitives alone and are read with ``weights_only``; what the model is made of is a recipe, see
-:mod:`vae_lightning.recipe`.
+``recipe``.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _beside(path: Path) -> str:
 
 
 def current(content: Any, path: Path) -> dict[str, Any]:
-    """The content of the file ``path`` in the present format; raises as :func:`read` does."""
+    """The content of the file ``path`` in the present format; raises as ``read`` does."""
     if isinstance(content, dict) and KEY not in content and _is_old(content):
         content = _upgraded(content)
     about = content.get(KEY) if isinstance(content, dict) else None
@@ -121,7 +121,7 @@ def current(content: Any, path: Path) -> dict[str, Any]:
 
 
 def _is_whole(content: dict[str, Any]) -> bool:
-    """Whether all is there that :func:`restore` needs, and of the right kind."""
+    """Whether all is there that ``restore`` needs, and of the right kind."""
     state, model, trained_on = content.get("state_dict"), content[KEY].get("model"), content[KEY].get("trained_on")
     return (
         isinstance(state, dict)
@@ -217,8 +217,8 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
     """The model of a checkpoint, with its weights and its thresholds, in evaluation mode.
 
     Args:
-        content: As :func:`read` gives it.
-        trust: See :meth:`vae_lightning.detection.detector.Detector.load`.
+        content: As ``read`` gives it.
+        trust: See ``load``.
         where: What messages call the file.
 
     Raises:

@@ -29,7 +29,7 @@ class Conformal(Threshold):
         P(alarm) ≤ k / (n + 1) ≤ α    on average over calibration sets (Vovk et al. 2005)
         P(alarm | calibration set) ~ Beta(k, n + 1 − k)    for continuous scores (Vovk 2012)
 
-    So for nearly every second calibration set the rate is above α. With ``confidence`` k is the largest rank for which
+    So for nearly half of all calibration sets the rate is above α. With ``confidence`` k is the largest rank for which
     P(P(alarm | calibration set) ≤ α) ≥ confidence, and alarm ⇔ p ≤ k / (n + 1). Ties only make alarms rarer.
 
     Args:
@@ -68,7 +68,7 @@ class Percentile(Threshold):
 
     ``order_statistic`` keeps its promise on average: the ⌈(n + 1)·percentile / 100⌉-th smallest score lets at most
     100 − percentile % of new normal samples raise an alarm. It is ``Conformal(1 − percentile / 100)``; beyond the n-th
-    it is +∞. ``linear`` is numpy's, interpolated between two scores, for the figures of sources that used it: with
+    it is +∞. ``linear`` is numpy's, interpolated between two scores, for sources that used it: with
     n = 50, at 95, 6.7 % of normally distributed scores raise an alarm where 5 % are promised, of uniform ones 6.8 %.
 
     Args:
@@ -89,7 +89,7 @@ class Percentile(Threshold):
 
     @property
     def alpha(self) -> float:
-        """The share of normal samples that it lets raise an alarm."""
+        """The share of normal samples that may raise an alarm."""
         return (100 - self.percentile) / 100
 
     @property
@@ -110,7 +110,7 @@ class Percentile(Threshold):
 
 
 class LeakingPercentile(Percentile):
-    """The given percentile of normal *test* scores: for comparison with figures that were made so, and nothing else.
+    """The given percentile of normal *test* scores, only for comparison with figures made that way.
 
     It knows which test samples are normal, so precision, recall and F1 flatter the detector: ``leaks`` is True, and
     tables of results say so. Validation, prediction and the checkpoint use the honest percentile of normal validation

@@ -1,4 +1,4 @@
-"""What :class:`Columns` does to skewed numbers, and what it learns for that: logarithms, and lines to normal scores."""
+"""What ``Columns`` does to skewed numbers, and what it learns for that: logarithms, and lines to normal scores."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def along(x: Tensor, knots: Tensor, heights: Tensor, slopes: Tensor) -> Tensor:
 
 
 def back(y: Tensor, knots: Tensor, heights: Tensor, slopes: Tensor) -> Tensor:
-    """Which x have the heights y: the inverse of :func:`along`; where a line is level, where it begins."""
+    """Which x have the heights y: the inverse of ``along``; where a line is level, where it begins."""
     ends = heights[:, 1:].masked_fill(knots.isinf(), torch.inf).contiguous()
     line = torch.searchsorted(ends, y.T.contiguous(), right=True)
     start, slope = knots.gather(1, (line - 1).clamp_min(0)), slopes.gather(1, line)

@@ -12,7 +12,7 @@ class Annealing(Recorded, ABC):
     """A schedule of β, from a step to a number.
 
     Attributes:
-        final: β at the end: what a validation loss has to be weighted with to compare epochs.
+        final: β at the end. Validation losses use it, so epochs can be compared.
     """
 
     final: float

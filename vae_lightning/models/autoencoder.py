@@ -1,4 +1,4 @@
-"""The baseline: reconstruct, and nothing else."""
+"""The autoencoder, the baseline."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Autoencoder(AnomalyModel):
 
     Args:
         input_shape: Of one sample; the command line takes it from the data.
-        network: What encoder and decoder are made of.
+        network: Architecture of encoder and decoder.
         latent_dim: Size of z.
-        likelihood: Of x given what the decoder emits; ``MeanSquaredError`` for the usual loss.
+        likelihood: Of x given the decoder's output; ``MeanSquaredError`` is the usual loss.
         swap: Share of a sample's features that come from another sample of the batch in training, in [0, 1): the
-            network has to put them right, and so learns which go together (Vincent et al. 2008, "Extracting and
-            Composing Robust Features with Denoising Autoencoders", with the noise of Yoon et al. 2020, "VIME").
-        **kwargs: Scores, threshold, preprocessing, optimizer and lr_scheduler, see :class:`AnomalyModel`.
+            network must restore them, and so learns which go together (Vincent et al. 2008, "Extracting and Composing
+            Robust Features with Denoising Autoencoders", with the noise of Yoon et al. 2020, "VIME").
+        **kwargs: Scores, threshold, preprocessing, optimizer and lr_scheduler, see ``AnomalyModel``.
     """
 
     posterior_parameters = 1  # numbers that the encoder emits for each latent dimension

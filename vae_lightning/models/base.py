@@ -1,4 +1,4 @@
-"""What every model is: preprocessing, a network, scores and thresholds, and a recipe that a file can hold."""
+"""The base class of models: preprocessing, a network, scores and thresholds, and a recipe to store it in a file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ TRAINING_ONLY = "optimizer", "lr_scheduler"  # no part of what a checkpoint can 
 
 
 class AnomalyModel(Recorded, Steps):
-    """Trains on normal samples; with its scores and thresholds it tells everything else from them.
+    """A model that trains on normal samples and, with its scores and thresholds, detects all others.
 
-    Batches hold raw samples: the model's first act is to prepare them. A subclass gives ``objective`` and ``encode``,
-    ``decode``, ``reconstruct`` as far as it has them, all of prepared samples.
+    Batches hold raw samples, which the model prepares first. A subclass provides ``objective`` and, as far as it has
+    them, ``encode``, ``decode`` and ``reconstruct``, all for prepared samples.
 
     Args:
         input_shape: Of one prepared sample; the command line takes it from the data.
@@ -77,7 +77,7 @@ class AnomalyModel(Recorded, Steps):
         return Detector(self)
 
     def prepare_for(self, preprocessing: Preprocessing) -> None:
-        """Told what prepares its samples, once that is fitted."""
+        """Called with the preprocessing once that is fitted."""
 
     def check_scores(self) -> None:
         """Raise a UserError if the model lacks what a score needs."""
@@ -88,11 +88,11 @@ class AnomalyModel(Recorded, Steps):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What the model is made of, as primitives: see :mod:`vae_lightning.recipe`."""
+        """What the model is made of, as primitives: see ``recipe``."""
         return describe(self, TRAINING_ONLY)
 
     def about(self) -> dict[str, Any]:
-        """What a file says of the model beside its weights."""
+        """What a file says about the model, besides its weights."""
         recipe = self.recipe
         if self.preprocessing is not None:
             recipe["init_args"]["preprocessing"] = describe(self.preprocessing)
@@ -112,12 +112,12 @@ class AnomalyModel(Recorded, Steps):
         trust: Sequence[type] = (),
         weights_only: bool = True,
     ) -> AnomalyModel:
-        """The model of a checkpoint, in evaluation mode. Nothing in the file is run; Lightning's own way would.
+        """The model of a checkpoint, in evaluation mode. No code in the file is executed; Lightning's own loader would.
 
         Args:
             checkpoint_path: A ``.ckpt`` file.
             map_location: The device.
-            trust: See :meth:`vae_lightning.detection.detector.Detector.load`.
+            trust: See ``load``.
             weights_only: As Lightning's own; never less than that.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Several models of one kind, trained as one."""
+"""Several models of the same kind, trained at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .stacked import lend, stacked
 
 
 class Ensemble(AnomalyModel):
-    """K members that differ in where they start and what noise they are given: one module, one optimiser, one pass.
+    """K members that differ in their initial weights and their noise: one module, one optimiser, one pass.
 
     Lakshminarayanan, Pritzel and Blundell 2017, "Simple and Scalable Predictive Uncertainty Estimation using Deep
     Ensembles". For tables K members take little longer than one: a small network's step is mostly overhead.
@@ -30,7 +30,7 @@ class Ensemble(AnomalyModel):
     Member k is what a run by itself with a seed larger by k comes to, up to rounding: weights and noise, with ``own``
     orders the order of samples, too. Only dropout draws otherwise, and ``gradient_clip_val`` looks at all members.
 
-    A score is the mean over the members, each on its own scale, see :class:`~vae_lightning.scores.members.MemberMean`;
+    A score is the mean over the members, each on its own scale, see ``MemberMean``;
     ``Spread``, the last of the scores, is how far they disagree. Logged terms are means over the members.
 
     Args:
@@ -40,14 +40,14 @@ class Ensemble(AnomalyModel):
         members: K.
         orders: ``shared``: all are given the same samples at each step; ``own``: each goes through them in its own
             order.
-        scores: What counts as strange; None: the member's, as for all that follow.
+        scores: What counts as anomalous; None: the member's, as for all arguments below.
         threshold: From scores to a decision.
         preprocessing: From raw samples to what the networks see.
-        optimizer: Of all weights. It has to treat each weight by itself, as Adam and SGD do.
+        optimizer: Of all weights. It must treat each weight separately, as Adam and SGD do.
         lr_scheduler: As for other models.
 
     Raises:
-        UserError: When there is no member, or one that is no MLP.
+        UserError: When there is no member, or its network is not an MLP.
     """
 
     def __init__(

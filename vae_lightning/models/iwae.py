@@ -28,12 +28,12 @@ class IWAE(VAE):
 
     Args:
         input_shape: Of one sample; the command line takes it from the data.
-        network: What encoder and decoder are made of.
+        network: Architecture of encoder and decoder.
         latent_dim: Size of z.
-        likelihood: Of x given what the decoder emits.
+        likelihood: Of x given the decoder's output.
         beta: Weight of the prior-to-posterior ratio, a number or a schedule; 1 for a bound on log p(x).
         k: Samples of z for each x.
-        **kwargs: Scores, threshold, optimizer and lr_scheduler, see :class:`AnomalyModel`.
+        **kwargs: Scores, threshold, optimizer and lr_scheduler, see ``AnomalyModel``.
 
     Raises:
         UserError: When k is below 1.

@@ -17,13 +17,13 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 class Likelihood(Recorded, nn.Module):
-    """A density over x, its features independent given the parameters that a decoder emits.
+    """A density over x; features are independent, given the decoder's output.
 
     ``params`` is (..., heads, *input_shape) throughout; the leading dimensions may be (B,) or (k, B).
 
     Attributes:
         name: What the negative log-likelihood is logged as.
-        heads: Numbers that the decoder emits for each feature.
+        heads: How many numbers the decoder emits for each feature.
     """
 
     name: str = "nll"
@@ -70,7 +70,7 @@ def full_precision(x: Tensor) -> Tensor:
 class Bernoulli(Likelihood):
     """log p(x|z) = Σ x log p + (1 − x) log(1 − p), with p = sigmoid(logit). Exact for x in {0, 1}.
 
-    For grey pixels in [0, 1] this is the binary cross-entropy, which is no likelihood: compare it only with itself.
+    For grey pixels in [0, 1] this is the binary cross-entropy, which is not a likelihood: compare it only with itself.
     """
 
     name = "bce"

@@ -21,7 +21,7 @@ class Mixed(Likelihood):
 
         log p(x|z) = Σ_numbers log N(x; μ, σ²) + w Σ_categories log softmax(logits)[x] + v Σ_gaps log Bernoulli(gap)
 
-    Rows are those of :class:`~vae_lightning.detection.columns.Columns`. A number adds nothing where its gap feature is
+    Rows are those of ``Columns``. A number adds nothing where its gap feature is
     1, a category nothing where none of its features is. Until it has met a ``Columns`` every feature is a number.
 
     A category of K + 2 codes costs up to log(K + 2) nats, a standardised number about ½ log 2πe = 1.42. With w = 1 and
@@ -34,7 +34,7 @@ class Mixed(Likelihood):
 
     Args:
         df: Degrees of freedom of a Student-t of scale σ for the numbers; None: Gaussian.
-        variance: σ² of prepared numbers, as :class:`Gaussian` has it.
+        variance: σ² of prepared numbers, as ``Gaussian`` has it.
         category_weight: w, a number of at least 0 or ``balanced``.
         gap_weight: v, of at least 0; with 0 gaps are given and not modelled.
         min_logvar: Lower bound of a learned log σ², without which the density of a noiseless column is unbounded.

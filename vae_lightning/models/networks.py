@@ -34,7 +34,7 @@ class Blocks(nn.Sequential):
 
 
 class Network(Recorded, ABC):
-    """An architecture: what encoder and decoder are made of."""
+    """An architecture: it builds encoder and decoder."""
 
     @abstractmethod
     def encoder(self, input_shape: list[int], outputs: int) -> Blocks:
@@ -107,8 +107,8 @@ class Residual(nn.Module):
 class Conv(Network):
     """Strided convolutions for images (channels, height, width); the decoder mirrors the encoder.
 
-    Each stage halves height and width, rounded up: 28 → 14 → 7, 65 → 33 → 17. The decoder comes back to exactly the
-    size it has to. Four stages suit 64 × 64 pixels, five 128 × 128.
+    Each stage halves height and width, rounded up: 28 → 14 → 7, 65 → 33 → 17. The decoder restores the exact size.
+    Four stages suit 64 × 64 pixels, five 128 × 128.
 
     Args:
         channels: Of each stage.
@@ -118,7 +118,7 @@ class Conv(Network):
         residual: A residual block of two 3 × 3 convolutions at the resolution of each stage.
 
     Raises:
-        UserError: When samples are no images, or too small to be halved in each stage.
+        UserError: When samples are not images, or too small to be halved in each stage.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Steps(LightningModule):
-    """The part of :class:`AnomalyModel` that a Trainer calls. What it asks of the model stands first."""
+    """The part of ``AnomalyModel`` that a Trainer calls. What it asks of the model stands first."""
 
     optimizer: OptimizerCallable
     lr_scheduler: LRSchedulerCallable | None

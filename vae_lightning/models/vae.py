@@ -21,11 +21,11 @@ class VAE(Autoencoder):
 
     Args:
         input_shape: Of one sample; the command line takes it from the data.
-        network: What encoder and decoder are made of.
+        network: Architecture of encoder and decoder.
         latent_dim: Size of z.
-        likelihood: Of x given what the decoder emits; ``Bernoulli`` for binary cross-entropy.
+        likelihood: Of x given the decoder's output; ``Bernoulli`` for binary cross-entropy.
         beta: Weight of the KL term, a number or a schedule.
-        **kwargs: Scores, threshold, optimizer and lr_scheduler, see :class:`AnomalyModel`.
+        **kwargs: Scores, threshold, optimizer and lr_scheduler, see ``AnomalyModel``.
     """
 
     posterior_parameters = 2

@@ -8,16 +8,10 @@ and no trainer; they import nothing of this package but ``errors``.
 from .base import Score
 from .combined import Combined
 from .contributions import Contributions
+from .corrected import InputComplexity, LikelihoodRegret
 from .features import latent_features
 from .latent import KNearestNeighbours, LatentDensity, Mahalanobis
-from .likelihood import (
-    ImportanceWeighted,
-    InputComplexity,
-    LikelihoodRegret,
-    NegativeELBO,
-    NegativeLogLikelihood,
-    ReconstructionProbability,
-)
+from .likelihood import ImportanceWeighted, NegativeELBO, NegativeLogLikelihood, ReconstructionProbability
 from .maps import Mapped, PatchError
 from .neighbours import Neighbours
 from .noise import sample_noise

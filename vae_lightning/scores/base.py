@@ -1,4 +1,4 @@
-"""What every score promises: a function of a model and a batch, higher is more anomalous."""
+"""The base class of scores: a function of a model and a batch; higher is more anomalous."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from .sharing import own
 
 
 class Score(Fitted):
-    """(model, x) → (B,). Deterministic, and of each sample alone: no matter how samples are batched.
+    """(model, x) → (B,): deterministic, and independent of how samples are batched.
 
-    A score may be fitted on normal samples; what it learns there are buffers, which travel in the checkpoint whatever
-    their shape.
+    A score may be fitted on normal samples. What it learns is kept in buffers, which are stored in the checkpoint.
 
     Attributes:
-        requires: Methods that a model must have to be scored.
+        requires: Methods that a model must have.
         unit: Of the score, for axes and tables; empty where it has none.
         export_refusal: Why it cannot be part of an exported file, in one line; None if it can.
         scale: Of what it is a difference of, where that is more than its own: its rounding error is a share of that.
@@ -49,7 +48,7 @@ class Score(Fitted):
 
     @property
     def fitted(self) -> bool:
-        """Whether it has learned all that it has to: until then the buffers of a score are empty."""
+        """Whether it is fitted; until then its buffers are empty."""
         parts = [list(part.buffers(recurse=False)) for part in self.modules() if isinstance(part, Score)]
         return all(any(buffer.numel() for buffer in buffers) for buffers in parts if buffers)
 
@@ -74,7 +73,7 @@ class Score(Fitted):
     def contributions(self, model: Any, x: Tensor, baseline: Tensor | None = None) -> Contributions:
         """What each column or pixel of x adds to its score, and each latent dimension.
 
-        A score that is a sum says so itself; any other is taken apart by integrated gradients.
+        A score that is a sum overrides this; all others are attributed by integrated gradients.
 
         Args:
             model: What is scored.

@@ -1,16 +1,14 @@
-"""Where a sample lies in latent space, and among what the reconstruction leaves over."""
+"""Where a sample is in latent space, and among the errors of its reconstruction."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from ..errors import UserError
@@ -18,6 +16,9 @@ from .base import Score, at_least
 from .features import Feature, latent_features, methods_for_features
 from .sharing import each
 from .whitening import Whitened, reservoir
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 
 class Mahalanobis(Whitened):
@@ -30,7 +31,7 @@ class Mahalanobis(Whitened):
         features: Any of ``code``: μ(x); ``difference``: μ(x) − μ(x̂); ``errors``: log ‖h_l(x) − h_l(x̂)‖² in each layer
             l, from x to the code; ``blocks``: log of the mean (x − x̂)² in each of 7 × 7 blocks of an image, of each
             feature of a table: not how large the error is but where.
-        capacity, rank: See :class:`Whitened`.
+        capacity, rank: See ``Whitened``.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class LatentDensity(Score):
     Args:
         components: Of the mixture. Several numbers, in rising order: they are tried until one gives samples that were
             left out of the fit, every tenth of them, a lower mean log-density than the one before; no label is needed.
-        features: As for :class:`Mahalanobis`.
+        features: As for ``Mahalanobis``.
         regularization: Added to the diagonal of each Σ_k, as a share of each feature's variance.
         capacity: Samples that are fitted on at most.
         max_iter: Steps of EM at most. More of them hardly change the density of new samples.
@@ -115,6 +116,11 @@ class LatentDensity(Score):
         return best
 
     def _em(self, x: np.ndarray, components: int) -> GaussianMixture:
+        from sklearn.exceptions import (
+            ConvergenceWarning,
+        )  # half a second of every start, that other scores need not take
+        from sklearn.mixture import GaussianMixture
+
         settings = {"reg_covar": self.regularization, "random_state": self.seed, "max_iter": self.max_iter}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -1,4 +1,4 @@
-"""What the members of an ensemble make of a sample: their mean, and how far they disagree."""
+"""Scores of an ensemble: the mean of its members, and how much they disagree."""
 
 from __future__ import annotations
 

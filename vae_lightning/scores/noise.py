@@ -30,7 +30,7 @@ def sample_noise(x: Tensor, samples: int, features: int, seed: int) -> Tensor:
 
 
 class SampleNoise:
-    """:func:`sample_noise` whose draws are made when they are asked for: ``noise[start:stop]``.
+    """``sample_noise`` whose draws are made when they are asked for: ``noise[start:stop]``.
 
     Of a number r for each draw and feature, and the sample's own a and b, (a r + b)² mod PRIME is uniform, and the
     transform of Box and Muller 1958 makes two uniform numbers two normal ones.

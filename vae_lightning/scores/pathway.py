@@ -36,12 +36,12 @@ class SAP(Score):
 class NAP(Whitened):
     """‖Σ^(−½) (d(x) − m)‖², d(x) = h(x) − h(x̂) in all layers at once.
 
-    Normalised Aggregation along Pathway: Kim et al. 2020 (see :class:`SAP`), eq. 6, with a shrunk covariance of
+    Normalised Aggregation along Pathway: Kim et al. 2020 (see ``SAP``), eq. 6, with a shrunk covariance of
     the training samples in place of their SVD.
 
     Args:
         layers: Which differences.
-        capacity, rank: See :class:`Whitened`.
+        capacity, rank: See ``Whitened``.
     """
 
     def __init__(

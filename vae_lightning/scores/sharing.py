@@ -67,7 +67,7 @@ class Passes:
 
 
 def shared(method: Callable[[Any, Tensor], Result]) -> Callable[[Any, Tensor], Result]:
-    """A method of a tensor whose result is remembered by a view, see :func:`sharing`, unless gradients are wanted.
+    """A method of a tensor whose result is remembered by a view, see ``sharing``, unless gradients are wanted.
 
     It must not write into its argument, nor into what other such methods gave it.
     """
@@ -85,7 +85,7 @@ def shared(method: Callable[[Any, Tensor], Result]) -> Callable[[Any, Tensor], R
 
 
 def sharing(model: Model, x: Tensor) -> Model:
-    """A view of the model that computes its :func:`shared` methods once for the batch x.
+    """A view of the model that computes its ``shared`` methods once for the batch x.
 
     The model itself holds nothing, so several threads may score with it at once, and nothing outlives the view.
     Parameters and submodules are the model's own.

@@ -18,7 +18,7 @@ from .sharing import each
 class Standardized(Score):
     """(s(x) − m) / d with m and d, mean and standard deviation of s over the training samples.
 
-    It has the unit of :class:`Neighbours` then, so ``Combined`` can add the two with ``standardize: false``, and no
+    It has the unit of ``Neighbours`` then, so ``Combined`` can add the two with ``standardize: false``, and no
     validation sample is spent on it. That s has been fitted on the same samples moves m a little, and no order.
 
     Args:

@@ -1,4 +1,4 @@
-"""``python -m vae_lightning benchmark``: how well one configuration detects, class by class, beside older methods."""
+"""``vae-lightning benchmark``: how well one configuration detects, class by class, beside older methods."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from .benchmark_report import report as class_report
 from .parser import StudyParser
 
 DESCRIPTION = """\
-Train a configuration once for each class and seed, and put the AUROC of its scores on the test split beside that of a
-one-class SVM, an isolation forest, PCA and nearest neighbours on the raw features of the same splits.
+Train a configuration once for each class and seed, and compare the AUROC of
+its scores on the test split with a one-class SVM, an isolation forest, PCA and
+nearest neighbours on the raw features of the same splits.
 
-  python -m vae_lightning benchmark --config configs/conv_vae.yaml --data MNIST FashionMNIST --jobs 2
+  vae-lightning benchmark --config conv_vae --data MNIST FashionMNIST --jobs 2
 
-With files of tables in place of data sets, NPZ with X and y, half of the normal rows train and all others test, by a
-split a seed; beside it stand kNN, LOF, ECOD and others of scikit-learn and PyOD:
+With tables instead of data sets (NPZ files with X and y), half of the normal
+rows train and all others test, with another split for each seed; the other
+methods are kNN, LOF, ECOD and more from scikit-learn and PyOD:
 
-  python -m vae_lightning benchmark --config configs/table.yaml --data data/ADBench/*.npz --seeds 0 1 2 3 4
+  vae-lightning benchmark --config table --data data/ADBench/*.npz --seeds 0 1 2
 
-Stopped or killed, it goes on with the same command; more classes or seeds are added by naming them. Any configuration
-key can follow, and holds for all runs: --model.init_args.beta 0.1 --name beta_0.1
+If it is stopped or killed, the same command continues it. Name more classes or
+seeds to add them. Any configuration key can follow and applies to all runs:
+--model.init_args.beta 0.1 --name beta_0.1
 """
 
 NORMAL, ANOMALOUS = "data.init_args.normal_classes", "data.init_args.anomaly_classes"
@@ -117,22 +120,22 @@ def main(args: list[str], cli: Any, be_quiet: Callable[[], None]) -> int:
 
 def _parse(args: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = StudyParser("benchmark", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-c", "--config", type=Path, required=True, help="the configuration that is tried")
+    parser.add_argument("-c", "--config", type=Path, required=True, help="the configuration to test")
     parser.add_argument("--data", nargs="+", help="data sets, or .npz files of tables (default: the configuration's)")
     parser.add_argument(
         "--protocol", nargs="+", choices=PROTOCOLS, default=["one_class"], help="what is normal (default: one_class)"
     )
-    parser.add_argument("--classes", nargs="+", type=int, help="which classes take their turn (default: all)")
+    parser.add_argument("--classes", nargs="+", type=int, help="the normal (or left-out) classes (default: all)")
     parser.add_argument(
         "--seeds",
         nargs="*",
         type=int,
         default=[0, 1, 2],
-        help="of the training (default: 0 1 2); none: baselines alone",
+        help="seeds of the trainings (default: 0 1 2); none: only the other methods",
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes on this machine, which share its cores")
     parser.add_argument("--no_baselines", action="store_true", help="leave the other methods out")
-    parser.add_argument("--name", help="of the benchmark's folder (default: benchmark_<configuration>)")
+    parser.add_argument("--name", help="name of the folder (default: benchmark_<configuration>)")
     parser.add_argument("--runs", type=Path, default=Path("lightning_logs"), help="folder of all runs")
     given, overrides = parser.parse_overriding(args)
     if given.jobs < 1:

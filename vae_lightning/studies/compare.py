@@ -1,6 +1,6 @@
 """Finished runs side by side: one table, their ROC curves, their training curves.
 
-python -m vae_lightning compare lightning_logs/mnist_autoencoder/* lightning_logs/mnist_beta_vae/*
+vae-lightning compare lightning_logs/mnist_autoencoder/* lightning_logs/mnist_beta_vae/*
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def parser() -> StudyParser:
     """What ``compare --help`` shows."""
     parser = StudyParser(
         "compare",
-        description="Puts finished runs side by side: the settings in which they differ, loss terms, AUROC, average "
-        "precision, F1, epochs and time, ROC and training curves. Runs that differ in their seeds alone "
+        description="Show finished runs side by side: the settings in which they differ, loss terms, AUROC, average "
+        "precision, F1, epochs and time, ROC and training curves. Runs that differ only in their seeds "
         "(seed_everything and the data's) are one row: mean ± standard deviation over n seeds.",
     )
     what = "folder of a run, <runs>/<experiment>/version_<n>, or a pattern such as 'lightning_logs/mnist_*/*'"

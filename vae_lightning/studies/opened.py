@@ -58,7 +58,7 @@ class Opened:
         return None
 
     def diagnose(self) -> Diagnosis:
-        """See :func:`vae_lightning.training.diagnosis.diagnose`."""
+        """See ``diagnose``."""
         with quietly():
             return diagnose(self.detector.model, self.data, self.objective, self.twin)
 

@@ -20,7 +20,7 @@ class StudyParser(argparse.ArgumentParser):
     """
 
     def __init__(self, command: str, **kwargs: Any) -> None:
-        super().__init__(f"python -m vae_lightning {command}", allow_abbrev=False, **kwargs)
+        super().__init__(f"vae-lightning {command}", allow_abbrev=False, **kwargs)
         self.command = command
 
     def error(self, message: str) -> NoReturn:

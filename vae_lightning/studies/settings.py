@@ -30,7 +30,7 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def defaults(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """What a nested configuration leaves at its default, as :func:`leaves` would give it; nothing for unknown classes.
+    """What a nested configuration leaves at its default, as ``leaves`` would give it; nothing for unknown classes.
 
     None is the default of an argument that its class gives a meaning of its own, an object for one.
     """

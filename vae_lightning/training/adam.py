@@ -15,7 +15,7 @@ class Prepared:
     """The lists that the kernel takes, made once.
 
     Args:
-        optimizer: An Adam or AdamW that :func:`simple` approves of, after its first step.
+        optimizer: An Adam or AdamW that ``simple`` approves of, after its first step.
     """
 
     def __init__(self, optimizer: torch.optim.Adam) -> None:

@@ -1,4 +1,4 @@
-"""Training in one call, out of Python: a model and a data module in, a detector out."""
+"""Training in one call from Python: a model and a data module in, a detector out."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Run:
     Attributes:
         detector: With the weights of the best validation epoch, calibrated for them.
         metrics: ``train/…`` and ``val/…`` of the last epoch, ``test/…`` of the kept weights, as in ``results.json``.
-        seconds: What the training took, without the test.
+        seconds: Duration of the training, without the test.
         epochs: How many were trained.
-        folder: Where checkpoints and logs lie; None if nothing was written.
+        folder: Where checkpoints and logs are; None if nothing was written.
         data: What it was trained on.
-        trainer: That trained it.
+        trainer: The trainer it was trained with.
         history: ``val/objective`` of each epoch.
     """
 
@@ -62,7 +62,7 @@ class Run:
         return "\n".join([f"Run: {self.epochs} epochs in {self.seconds:.1f} s{where}", *figures])
 
     def test(self, data: AnomalyDataModule | None = None) -> dict[str, float]:
-        """``test/…`` of the detector on the test part of its own data, or of others.
+        """``test/…`` of the detector on the test part of its own data, or of other data.
 
         Raises:
             UserError: When there is no test part, or its samples have another shape.
@@ -81,7 +81,7 @@ class Run:
         return runs.numbers(self.trainer.callback_metrics)
 
     def diagnose(self) -> Diagnosis:
-        """What is wrong with the model: unused codes, a training cut short, a score that says no more than ‖x‖, …"""
+        """Check the model: unused codes, training cut short, a score no better than ‖x‖, …"""
         with quietly():
             return diagnose(self.detector.model, self.data, self.history)
 
@@ -99,23 +99,23 @@ def fit(
 ) -> Run:
     """Train a model, keep its best validation epoch, and test that once if the data has a test part.
 
-    It is what the command ``fit`` does, and ends with the same weights. The global random state is left as it was.
+    Does the same as the command ``fit``, with the same weights. The global random state is restored.
 
     Args:
-        model: Trained in place. As it was constructed, its weights are drawn anew, from ``seed``: the same call gives
-            the same weights to the bit. Trained or loaded before, it goes on from the weights it has.
-        data: :class:`~vae_lightning.data.Arrays` for arrays and tables, or any other data module.
+        model: Trained in place. If it is new, its weights are drawn again, from ``seed``, so the same call gives
+            exactly the same weights. If it was trained or loaded before, training continues from its weights.
+        data: ``Arrays`` for arrays and tables, or any other data module.
         max_epochs: At most so many; −1 with ``max_steps`` or ``max_time`` for no limit.
         seed: Of weights, order of samples, and noise, in [0, 2³²); the split has a seed of its own, the data's.
         folder: For ``checkpoints/best.ckpt`` and ``last.ckpt``, TensorBoard's logs and ``results.json``; it must not
             hold a run yet. None: nothing is written.
-        verbose: Show a progress bar. Otherwise nothing is shown but warnings that one can do something about.
+        verbose: Show a progress bar. Otherwise only warnings you can act on are shown.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        **trainer: Arguments of :class:`~vae_lightning.training.trainer.Trainer`, Lightning's among them: ``callbacks``,
+        **trainer: Arguments of ``Trainer``, Lightning's among them: ``callbacks``,
             ``precision``, ``accelerator``, ``devices``, …
 
     Raises:
-        UserError: For input that cannot be trained on, before anything starts; when the loss is no longer finite.
+        UserError: For input that cannot be trained on, before anything starts; and if the loss is no longer finite.
     """
     _check_arguments(max_epochs, seed, trainer)
     _check(model, data)

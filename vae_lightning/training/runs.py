@@ -39,7 +39,7 @@ def claim(experiment: Path, folder: Path | None, writes: bool = True) -> Path:
     Args:
         experiment: The folder of such runs.
         folder: The run's, if it is known.
-        writes: Whether this process trains there, as one at a time may; until :func:`release`.
+        writes: Whether this process trains there, as one at a time may; until ``release``.
 
     Raises:
         UserError: When the folder cannot be made, leads out of itself, or another process trains there.

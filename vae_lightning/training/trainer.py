@@ -1,4 +1,4 @@
-"""The one Trainer: of the command line, of Python, of sweeps, benchmarks and estimators."""
+"""The Trainer of the command line, Python, sweeps, benchmarks and estimators."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from .resumption import Resumption
 
 
 class Trainer(pl.Trainer):
-    """Lightning's Trainer, with what the models of this package want of one.
+    """Lightning's Trainer, with what the models of this package need.
 
-    It logs :class:`DetectionMetrics` and :class:`PixelMetrics`, calibrates what it keeps (:class:`Completion`), writes
-    checkpoints whole or not at all, resumes from them to the bit (:class:`Resumption`), leaves out what Lightning does
-    at each step without effect, and shows its progress in plain lines (:class:`Lines`) where no terminal shows a bar.
+    It logs ``DetectionMetrics`` and ``PixelMetrics``, calibrates what it keeps (``Completion``), writes checkpoints
+    atomically, resumes from them bit for bit (``Resumption``), skips what Lightning does at each step without effect,
+    and reports progress in plain lines (``Lines``) if the output is not a terminal.
 
     Args:
         *args: Lightning's.
-        lean: Whether to leave that out, see :mod:`vae_lightning.training.lean`. The weights are the same to the bit.
+        lean: Whether to skip that, see ``lean``. The weights are the same, bit for bit.
         **kwargs: Lightning's.
 
     Raises:
-        UserError: For a setting that cannot be meant, and for strategies that divide a model among processes.
+        UserError: For settings that make no sense, and for strategies that divide a model among processes.
     """
 
     def __init__(self, *args: Any, lean: bool = True, **kwargs: Any) -> None:

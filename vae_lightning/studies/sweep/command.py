@@ -1,4 +1,4 @@
-"""``python -m vae_lightning sweep``: many runs over a grid or a search space, compared on validation data."""
+"""``vae-lightning sweep``: many runs over a grid or a search space, compared on validation data."""
 
 from __future__ import annotations
 
@@ -19,30 +19,38 @@ from .storage import check_storage, connect
 from .trials import Trials, ledger
 
 DESCRIPTION = """\
-Train many runs that differ in some configuration keys, and compare them on validation data.
+Train many runs that differ in some configuration keys, and compare them on
+validation data.
 
-  python -m vae_lightning sweep --config configs/sweeps/fashion_mnist.yaml --jobs 2
+  vae-lightning sweep --config sweeps/fashion_mnist --jobs 2
 
-Stopped or killed, it goes on with the same command: what is finished stays, what was running is resumed from its last
-checkpoint. Several machines share a study through --storage, an SQLAlchemy URL of a database that Optuna takes.
-Any configuration key can follow, and holds for all trials: --trainer.max_epochs 5 --trainer.accelerator gpu
+If it is stopped or killed, the same command continues it: finished trials are
+kept, others are resumed from their last checkpoint. Several machines can share
+a study through --storage, the SQLAlchemy URL of a database that Optuna supports.
+Any configuration key can follow and applies to all trials:
+--trainer.max_epochs 5 --trainer.accelerator gpu
 """
 
 KEYS = """\
 keys of a sweep file:
-  base         the configuration that all trials start from; its path from the sweep file or from here
-  search       configuration keys, each with a list of values or, unless it is a grid, a range: {low, high, log, step};
-               integers if low and high are; a list over seed_everything repeats each point of a grid
+  base         the configuration that all trials start from; its path is relative
+               to the sweep file or to the current folder
+  search       configuration keys, each with a list of values or, unless it is a
+               grid, a range: {low, high, log, step}, of integers if low and high
+               are; a list for seed_everything repeats each point of a grid
   sampler      grid (default), random or tpe
   trials       how many, for random and tpe
-  objectives   metrics of results.json, each with maximize or minimize; several make a Pareto front; never test/...
-  pruning      median, or {startup_trials: 5, warmup_epochs: 10}: end what is worse than the median; one objective
-  show         more metrics for table and pictures; test/... of the objectives unless given
+  objectives   metrics of results.json, each with maximize or minimize; several
+               give a Pareto front; never test/...
+  pruning      median, or {startup_trials: 5, warmup_epochs: 10}: stop trials
+               worse than the median; only with a single objective
+  show         more metrics for table and pictures (default: test/... of the
+               objectives)
   overrides    configuration keys and values, the same for all trials
-  study        name of the study and its folder; the file's name unless given
-  storage      <runs>/<study>/study.db unless given
+  study        name of the study and its folder (default: the file's name)
+  storage      default: <runs>/<study>/study.db
   seed         of the sampler
-  attempts     how often a trial that dies is tried: 3
+  attempts     how often a trial that dies is tried (default: 3)
 """
 
 
@@ -87,7 +95,7 @@ def _parse(args: list[str]) -> tuple[Plan, int]:
     parser.add_argument("--runs", type=Path, help="folder of all runs (default: lightning_logs)")
     parser.add_argument("--study", help="name of the study, instead of the file's")
     parser.add_argument("--storage", help="URL of the study's database, instead of the file's")
-    parser.add_argument("--trials", type=int, help="how many, instead of the file's")
+    parser.add_argument("--trials", type=int, help="number of trials, instead of the file's")
     given, overrides = parser.parse_overriding(args)
     if given.jobs < 1:
         raise UserError(f"--jobs {given.jobs}: expected at least 1")

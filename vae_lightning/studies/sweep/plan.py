@@ -37,7 +37,7 @@ class Plan:
         base: The configuration that each trial starts from.
         sampler: ``grid``: every combination once. ``random``: independent draws. ``tpe``: the tree-structured Parzen
             estimator, Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization".
-        search: Configuration key → its values (a list), or a :class:`Range`.
+        search: Configuration key → its values (a list), or a ``Range``.
         objectives: Metric → ``maximize`` or ``minimize``; of the validation or training split, never of the test.
         trials: How many.
         seed: Of the sampler. The seed of the training is the configuration's ``seed_everything``.

@@ -16,7 +16,7 @@ from .checked import Checked
 class Evidence(Checked):
     """Logs −log p(x) of the normal test samples in nats, bounded from above by k importance samples: ``test/nll_<k>``.
 
-    The mean of :class:`ImportanceWeighted` over the split, and its standard error, ``test/nll_<k>_error``. It is slow,
+    The mean of ``ImportanceWeighted`` over the split, and its standard error, ``test/nll_<k>_error``. It is slow,
     which is why it is no score of the detector: 10,000 images with k = 5000 and two hidden layers of 200 take seven
     minutes of one core, nearly all of it in the decoder's matrix products.
 

@@ -1,4 +1,4 @@
-"""Batch norm that stops following batches."""
+"""Batch norm that stops using batch statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AUROC, average precision, F1, precision and recall of a detector, right under any number of processes."""
+"""AUROC, average precision, F1, precision and recall of a detector, correct for any number of processes."""
 
 from __future__ import annotations
 

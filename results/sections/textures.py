@@ -1,21 +1,18 @@
-"""The tables of textures.csv, for report.py: of each score and texture the AUROC of images and of pixels."""
+"""Small defects in textures: AUROC of images and of pixels by score and texture."""
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
-FILE = Path(__file__).with_name("textures.csv")
+from sections.common import rows, table
+
 ON = {"test": "On the test part", "planted": "On planted defects, which the recipe was chosen on"}
 
 
-def lines() -> Iterator[str]:
-    """Markdown."""
-    with FILE.open(newline="") as file:
-        found = [row for row in csv.DictReader(file) if row["defect"] == "all"]
+def textures() -> Iterator[str]:
+    found = [row for row in rows("textures.csv") if row["defect"] == "all"]
     yield (
         "**Small defects in textures** (`results/textures.py`, `images.yaml`): AUROC of images / of pixels, mean ± "
         "standard deviation over seeds of images, weights and order (in brackets how many, where not three). A dash: "
@@ -34,18 +31,16 @@ def _table(found: list[dict[str, str]]) -> Iterator[str]:
     for row in found:
         cells[row["score"], row["texture"]].append(row)
     textures, scores = (list(dict.fromkeys(row[key] for row in found)) for key in ("texture", "score"))
-    yield "| score | " + " | ".join(textures) + " |"
-    yield "|---" * (len(textures) + 1) + "|"
-    for score in scores:
-        yield f"| {score} | " + " | ".join(_cell(cells[score, texture]) for texture in textures) + " |"
-    yield ""
+    yield from table(
+        ["score", *textures], [[score, *(_cell(cells[score, name]) for name in textures)] for score in scores]
+    )
 
 
-def _cell(rows: list[dict[str, str]]) -> str:
-    if not rows:
+def _cell(runs: list[dict[str, str]]) -> str:
+    if not runs:
         return "–"
-    parts = [_spread([float(row[key]) for row in rows]) if rows[0][key] else "–" for key in ("auroc", "pixel_auroc")]
-    return " / ".join(parts) + ("" if len(rows) == 3 else f" ({len(rows)})")
+    parts = [_spread([float(row[key]) for row in runs]) if runs[0][key] else "–" for key in ("auroc", "pixel_auroc")]
+    return " / ".join(parts) + ("" if len(runs) == 3 else f" ({len(runs)})")
 
 
 def _spread(values: list[float]) -> str:

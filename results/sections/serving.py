@@ -1,39 +1,22 @@
-"""The tables on what leaves the laboratory: parity of files, throughput, load, processes killed. For report.py."""
+"""What leaves the laboratory: parity of exported files, throughput, load, processes killed."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-
-
-def figures(name: str) -> Any:
-    """The content of a JSON file; None as long as it has not been measured."""
-    path = HERE / name
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def table(head: list[str], body: list[list[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|---" * len(head) + "|"
-    yield from ("| " + " | ".join(row) + " |" for row in body)
-    yield ""
+from sections.common import HERE, figures, rows, table
 
 
 def parity() -> Iterator[str]:
     if not (HERE / "parity.csv").exists():
         return
-    with (HERE / "parity.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = rows("parity.csv")
     compared = [line for line in lines if line["samples"]]
     differ = sum(int(line["decisions_that_differ"]) for line in compared)
-    rows = sum(int(line["samples"]) for line in compared)
+    decisions = sum(int(line["samples"]) for line in compared)
     yield (
-        f"**Exported files beside their detectors** (`python results/parity.py`): {len(compared)} files, {rows:,} "
+        f"**Exported files beside their detectors** (`python results/parity.py`): {len(compared)} files, {decisions:,} "
         f"decisions, of which {differ} differ. The largest relative difference of a score, ONNX / pt2; – where a score "
         "does not go with the model, *refused* where `export` says that it cannot be exported.\n"
     )

@@ -1,0 +1,1 @@
+"""The sections of the results, a file each: out of the files beside this folder, Markdown line by line."""
