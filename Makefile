@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint docs benchmark wheel
+.PHONY: help train test oldest lint docs benchmark wheel
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,6 +13,15 @@ train: .venv/ready ## train a β-VAE on a synthetic mixture, and test it (a minu
 
 test: .venv/ready ## run the tests
 	$(BIN)/python -m pytest
+
+# each bound of pyproject.toml, "name[extra]>=1.2", as a constraint, name==1.2
+oldest: ## run a few of the tests with the oldest versions that pyproject.toml allows
+	$(PYTHON) -m venv .venv-oldest
+	grep -oE '"[A-Za-z-]+(\[[a-z]+\])?>=[0-9.]+' pyproject.toml | sed -E 's/"([A-Za-z-]+)(\[.*\])?>=/\1==/' | sort -u \
+		> .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install --quiet --constraint .venv-oldest/constraints.txt --editable . \
+		pytest pytest-xdist pandas
+	.venv-oldest/bin/python -m pytest $(addprefix tests/test_,$(addsuffix .py,fitting detector thresholds trainer))
 
 lint: .venv/ready ## ruff and mypy
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # the tests run this file from elsewhere
 
-from sections import cost, experiments, images, serving, tables, textures  # noqa: E402
+from sections import cost, experiments, faults, images, serving, tables, textures  # noqa: E402
 
 DOCS = HERE.parent / "docs"
 MARKERS = ("<!-- results/report.py --write -->\n", "<!-- end -->\n")
@@ -29,6 +29,7 @@ SECTIONS = [
     tables.tables,
     tables.left_out,
     tables.mixed_columns,
+    tables.members,
     textures.textures,
     images.benchmark,
     images.with_calibration,
@@ -40,6 +41,7 @@ SECTIONS = [
     images.out_of_distribution,
     cost.speed,
     serving.serving,
+    faults.faults,
 ]
 
 

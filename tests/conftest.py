@@ -160,7 +160,7 @@ def kill(folder: Path, arguments: list[str], when: Callable[[], bool], by: int =
         by: The signal.
     """
     with open(os.devnull, "w") as nowhere:
-        child = _forked(folder, lambda: main(arguments), nowhere, nowhere)
+        child = start(folder, lambda: main(arguments), nowhere, nowhere)
     ended = 0
     try:
         deadline = time.monotonic() + 400  # a machine full of other work is slow, and not broken
@@ -204,13 +204,13 @@ def script(folder: Path, file: str, *arguments: str) -> subprocess.CompletedProc
 
 def _output(folder: Path, work: Callable[[], int | None]) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        code = os.waitstatus_to_exitcode(os.waitpid(_forked(folder, work, out, err), 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(start(folder, work, out, err), 0)[1])
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess([], code, out.read(), err.read())
 
 
-def _forked(folder: Path, work: Callable[[], int | None], out: IO[str], err: IO[str]) -> int:
+def start(folder: Path, work: Callable[[], int | None], out: IO[str], err: IO[str]) -> int:
     """A fork of this process, which has imported everything: to import it again takes longer than most commands."""
     sys.stdout.flush()
     if child := os.fork():

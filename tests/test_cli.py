@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import CONFIGS, SMALL, command, environment, kill
 
+from vae_lightning.__main__ import run as script
 from vae_lightning.commands import main, predict_files
 from vae_lightning.commands.help import COMMANDS, STUDIES, page
 
@@ -202,7 +203,8 @@ WRONG = {
     "data set in lower case": (FIT + " --data mnist", ["--data", "mnist", "did you mean MNIST"]),
     "misspelt score": (FIT + " --model.init_args.scores=[Reconstruction]", ["scores", "ReconstructionError"]),
     "misspelt optimiser": (FIT + " --model.init_args.optimizer.class_path=Adm", ["optimizer", "Adm"]),
-    "misspelt command": ("fitt", ["fitt", "predict"]),
+    "misspelt command": ("fitt", ["there is no command fitt", "predict"]),
+    "misspelt configuration": ("fit --config beta_va", ["--config beta_va", "did you mean beta_vae?"]),
     "no command": ("", ["fit", "predict"]),
     "no config": ("fit", ["model", "--config"]),
     "wrong type": (FIT + " --model.init_args.latent_dim x", ["model.init_args.latent_dim", "x", "int"]),
@@ -336,6 +338,19 @@ def test_the_overview_lists_every_command(capsys):
     assert all(re.search(rf"^  {name} ", overview, re.M) for name in listed)
 
 
+def test_the_script_finds_classes_in_the_working_directory(tmp_path, monkeypatch):
+    """As ``python -m`` does: a script's own folder is on the path, the working directory is not."""
+    score = "from vae_lightning.scores import NegativeELBO\n\n\nclass Mine(NegativeELBO):\n    pass\n"
+    (tmp_path / "of_my_own.py").write_text(score)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    monkeypatch.chdir(tmp_path)
+    line = "vae-lightning fit --config beta_vae --model.init_args.scores [of_my_own.Mine] --trainer.fast_dev_run true"
+    monkeypatch.setattr(sys, "argv", [*line.split(), "--trainer.accelerator", "cpu"])
+    with pytest.raises(SystemExit) as stop:
+        script()
+    assert stop.value.code == 0
+
+
 def test_help_imports_nothing_heavy():
     code = "import sys, vae_lightning.__main__ as m; sys.argv[1:] = ['fit', '--help']; m.run()"
     code += "; assert 'torch' not in sys.modules"
@@ -363,7 +378,7 @@ def test_a_leaking_threshold_is_to_be_had_by_name_and_marked(run, fitted, capsys
             "--trainer.max_epochs -1 --trainer.max_steps 9 --trainer.callbacks+ FreezeBatchNorm",
             "which has to be set",
         ),
-        ("autoencoder.yaml", "--trainer.callbacks+ Evidence", "Evidence needs a VAE, and Autoencoder is none"),
+        ("autoencoder.yaml", "--trainer.callbacks+ Evidence", "Evidence needs a VAE, not Autoencoder"),
     ],
 )
 def test_what_a_callback_refuses_leaves_no_folder(run, tmp_path, capsys, config, wrong, said):

@@ -299,8 +299,8 @@ def _cut_scores(run: Path) -> None:
     [
         (_unfinished, ["version_0 is not finished", "results.json", "--ckpt_path", "last.ckpt"]),
         (_truncated, ["version_0/results.json", "damaged"]),
-        (_no_config, ["version_0 is no run", "config.yaml", "version_<n>"]),
-        (_broken_config, ["version_0/config.yaml", "no YAML"]),
+        (_no_config, ["version_0 is not a run", "config.yaml", "version_<n>"]),
+        (_broken_config, ["version_0/config.yaml", "not valid YAML"]),
         (_cut_scores, ["version_0/test_scores.npz", "damaged", "`test`"]),
     ],
 )
@@ -317,7 +317,7 @@ def test_a_bad_run_gets_one_line_and_leaves_nothing(compare, runs, tmp_path, dam
     [
         (["{runs}/nothing_*"], ["nothing_*", "no folder matches", "version_<n>"]),
         (["nowhere"], ["nowhere", "no folder matches"]),
-        (["{runs}/beta_vae"], ["beta_vae is no run", "beta_vae/*"]),
+        (["{runs}/beta_vae"], ["beta_vae is not a run", "beta_vae/*"]),
         (
             ["{runs}/beta_vae/version_0", "--out", "file/below"],
             ["--out file/below", "cannot be written", "another folder"],

@@ -57,7 +57,7 @@ def test_learns_to_reconstruct() -> None:
 
 
 def test_a_table_is_refused() -> None:
-    with pytest.raises(UserError, match=r"\[10\] are no images .* use MLP"):
+    with pytest.raises(UserError, match=r"\[10\] are not images .* use MLP"):
         VAE([10], network=Conv())
 
 

@@ -192,7 +192,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "int.tif": (lambda path: save(path, np.full((4, 4), 70_000, np.int32)), "has pixels of 32 bits"),
     "two.tif": (
         lambda path: save(path, GREY, save_all=True, append_images=[Image.fromarray(GREY)]),
-        "holds 2 images: save each as a file of its own",
+        "holds 2 images: save each as a separate file",
     ),
     "gif.png": (lambda path: save(path, GREY, format="GIF"), "is no PNG"),
     "script.png": (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "is no PNG"),

@@ -330,7 +330,7 @@ def test_a_changed_byte_is_noticed(form: str, files: dict[str, Path], tmp_path: 
             Scorer(path)
     for kept in (0, 10, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:kept])
-        with pytest.raises(UserError, match=rf"^{path}: truncated, or no detector that `export` has written"):
+        with pytest.raises(UserError, match=rf"^{path}: truncated, or not a detector that `export` wrote"):
             Scorer(path)
 
 
@@ -419,10 +419,10 @@ def test_an_onnx_file_of_others_is_refused(files: dict[str, Path], tmp_path: Pat
     del model.metadata_props[:]
     path = tmp_path / "a.onnx"
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(UserError, match="no detector that `export` has written"):
+    with pytest.raises(UserError, match="not a detector that `export` wrote"):
         Scorer(path)
     path.write_bytes(seal.seal(model.SerializeToString(), "onnx"))
-    with pytest.raises(UserError, match="no detector that `export` has written"):
+    with pytest.raises(UserError, match="not a detector that `export` wrote"):
         Scorer(path)
     path.write_bytes(seal.seal(b"no model at all", "onnx"))
     with pytest.raises(UserError, match=f"^{path}: damaged: "):
@@ -438,7 +438,7 @@ def test_a_manifest_is_read_as_it_was_written_or_not_at_all() -> None:
     ):
         Manifest.from_json(json.dumps({**content, "format": 2}), "a")
     for text in ("", "{}", "[]", "3", "null", '"format"'):
-        with pytest.raises(UserError, match=r"^a: no detector that `export` has written"):
+        with pytest.raises(UserError, match=r"^a: not a detector that `export` wrote"):
             Manifest.from_json(text, "a")
     wrong: dict[str, list[Any]] = {key: [[1], {}, None, "x", 3] for key in content if key != "format"}
     wrong["shape"] = [[0], [-1, 2], ["a"], {}, None, "x", 3]

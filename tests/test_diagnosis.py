@@ -162,4 +162,4 @@ def test_the_command(fitted: Path, run: Callable[[str], int], capsys: pytest.Cap
     assert "latent units" in printed
     assert "checks" in printed
     assert run("diagnose nowhere") == 2
-    assert capsys.readouterr().err.startswith("error: nowhere is no run (it has no config.yaml)")
+    assert capsys.readouterr().err.startswith("error: nowhere is not a run (it has no config.yaml)")

@@ -63,6 +63,18 @@ def test_each_member_is_what_a_run_alone_comes_to(name: str) -> None:
     assert (outputs[0] - outputs[1]).abs().max() > 0.01
 
 
+def test_in_evaluation_each_is_given_the_noise_of_its_own_seed() -> None:
+    """The ensemble's loss is the mean of those that runs alone come to."""
+
+    def loss(model: AnomalyModel, seed: int) -> float:
+        run = fit(model, Arrays(rows(), test_fraction=0), seed=seed, verbose=False, max_epochs=1)
+        return run.metrics["val/loss"]
+
+    alone = [loss(MEMBERS["IWAE"](), 5 + k) for k in range(3)]
+    assert loss(Ensemble([10], MEMBERS["IWAE"](), 3, "own"), 5) == pytest.approx(np.mean(alone), rel=1e-5)
+    assert np.std(alone) > 1e-3
+
+
 def test_with_shared_orders_the_first_is_the_run_alone_and_none_changes_another() -> None:
     apart = trained(Ensemble([10], MEMBERS["VAE"](), 3)).apart()
     alone, two = trained(MEMBERS["VAE"]()), trained(Ensemble([10], MEMBERS["VAE"](), 2)).apart()

@@ -133,7 +133,7 @@ def test_a_folder_gets_what_the_command_writes(tmp_path: Path) -> None:
     assert np.array_equal(loaded(ROWS).p_value, run.detector(ROWS).p_value)
     run.test(vl.Arrays(NORMALS, test=STRANGE[:5]))
     assert len(np.load(folder / "test_scores.npz")["labels"]) == 92  # still those of its own data
-    with pytest.raises(vl.UserError, match="holds a run already"):
+    with pytest.raises(vl.UserError, match="already holds a run"):
         fit(folder=folder)
 
 

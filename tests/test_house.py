@@ -22,6 +22,7 @@ BOTTOM = {  # modules that everything may stand on
     "levels",
     "recipe",
     "schema",
+    "seeds",
 }
 
 # What each part may import of the others; every one may import itself and the bottom.

@@ -217,7 +217,7 @@ def test_errors_of_the_evidence_average_out():
 
 def test_evidence_is_refused_for_a_model_without_one():
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Evidence()], fast_dev_run=True)
-    with pytest.raises(UserError, match="Evidence needs a VAE, and Autoencoder is none"):
+    with pytest.raises(UserError, match="Evidence needs a VAE, not Autoencoder"):
         trainer.test(Autoencoder([D]), SyntheticMixture(features=D))
 
 

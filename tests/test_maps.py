@@ -153,7 +153,7 @@ def z_to_x(model: Autoencoder, z: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("shape", "latent_dim", "message"),
     [
-        ([5], 8, r"Grid: samples of shape \[5\] are no images"),
+        ([5], 8, r"Grid: samples of shape \[5\] are not images"),
         ([1, 30, 32], 8, "Grid: 30 × 32 pixels cannot be divided into places of 16 × 16"),
         ([1, 32, 32], 5, "Grid: latent_dim must be a multiple of the code's 4 places: 32 for 8 at each"),
     ],

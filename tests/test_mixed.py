@@ -254,5 +254,5 @@ def test_a_model_of_mixed_columns_is_exported_from_raw_rows() -> None:
 def test_what_cannot_be_is_refused_in_one_line(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         Mixed(**arguments)
-    with pytest.raises(UserError, match="are no rows of a table"):
+    with pytest.raises(UserError, match="are not rows of a table"):
         Mixed().build([1, 8, 8])

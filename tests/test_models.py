@@ -11,6 +11,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from numpy.random import SeedSequence
+from scipy.stats import kstest
 from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
@@ -22,6 +24,7 @@ from vae_lightning.models import IWAE, VAE, AnomalyModel, Autoencoder, Ensemble
 from vae_lightning.models.annealing import Constant, Cyclical, Linear
 from vae_lightning.models.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian
 from vae_lightning.models.networks import MLP
+from vae_lightning.models.noise import Noise
 from vae_lightning.scores import NAP, NegativeELBO, NegativeLogLikelihood, ReconstructionError
 
 Build = Callable[..., Trainer]
@@ -296,7 +299,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 # Steps and noise
 
 
-def test_the_noise_is_keyed_by_seed_rank_and_step(trainer: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_noise_is_keyed_by_seed_rank_and_step(trainer: Build) -> None:
     """Of each training batch and each validation batch another; of a validation batch the same in each epoch."""
     drawn: dict[tuple[str, int, int], Tensor] = {}
 
@@ -329,13 +332,46 @@ def test_the_noise_is_keyed_by_seed_rank_and_step(trainer: Build, monkeypatch: p
     again, other = run(0), run(1)
     assert all(torch.equal(again[key], noise) for key, noise in first.items())
     assert [key for key, noise in first.items() if torch.equal(other[key], noise)] == []
-    model = build("VAE")
-    draws = []
+    noise, draws = Noise(), []
     for rank in (0, 1):
-        monkeypatch.setattr(VAE, "global_rank", rank)
-        model._seed_noise(5)
-        draws.append(model.noise(4))
+        noise.begin(torch.device("cpu"), rank, 5)
+        draws.append(noise(4, device=torch.device("cpu")))
     assert not torch.equal(*draws)
+    expected = SeedSequence(torch.initial_seed(), spawn_key=(1, 0)).generate_state(6, np.uint64)[5]
+    assert torch.equal(draws[1], torch.randn(4, generator=torch.Generator().manual_seed(int(expected))))
+
+
+class Noted(VAE):
+    """Notes what each sample is given in evaluation: one draw, three at once, and what the objective draws itself."""
+
+    def __init__(self, input_shape: list[int]) -> None:
+        super().__init__(input_shape, MLP([8]), 3)
+        self.given: dict[tuple[float, ...], list[Tensor]] = {}
+
+    def objective(self, x: Tensor, beta: float) -> dict[str, Tensor]:
+        if not self.training:
+            several = torch.cat([self.noise(len(x), 3)[None], self.noise(3, len(x), 3)])
+            for i, sample in enumerate(x):
+                self.given.setdefault(tuple(sample.tolist()), []).append(several[:, i])
+        return super().objective(x, beta)
+
+
+def test_the_noise_of_evaluation_is_each_samples_own(trainer: Build) -> None:
+    """The same in each epoch and any batch; another for another sample, draw or seed."""
+
+    def run(seed: int, eval_batch_size: int) -> dict[tuple[float, ...], list[Tensor]]:
+        torch.manual_seed(seed)
+        model, data = Noted([10]), small(eval_batch_size=eval_batch_size)
+        trainer(max_epochs=2, num_sanity_val_steps=0).fit(model, data)
+        return model.given
+
+    first, other_batches, other_seed = run(0, 9), run(0, 64), run(1, 9)
+    for sample, (one, again) in first.items():
+        assert torch.equal(one, again)
+        assert torch.equal(other_batches[sample][0], one)
+    numbers = torch.stack([noise[0] for run in (first, other_seed) for noise in run.values()]).flatten()
+    assert len(numbers.unique()) == len(numbers) > 200
+    assert kstest(numbers, "norm").pvalue > 1e-3
 
 
 def test_the_noise_changes_from_draw_to_draw_wherever_the_model_is(trainer: Build) -> None:
@@ -364,9 +400,10 @@ def test_the_objective_that_chooses_the_epoch_is_the_loss_at_the_final_beta(trai
     fitter = trainer(max_epochs=1, num_sanity_val_steps=0)
     fitter.fit(model, data)
     assert 0 < model.beta < 0.25
-    normal = torch.cat([model.prepared(batch.x[batch.label == NORMAL]) for batch in data.val_dataloader()])
+    (batch,) = data.val_dataloader()
+    normal = model.prepared(batch.x[batch.label == NORMAL])
     model.eval()
-    model._seed_noise(-2)
+    model._begin_noise(0, rows=batch.row[batch.label == NORMAL])
     with torch.no_grad():
         expected = model.objective(normal, 2.0)["loss"].mean()
     torch.testing.assert_close(fitter.callback_metrics["val/objective"], expected)
@@ -438,14 +475,23 @@ def test_a_plateau_scheduler_watches_the_validation_objective() -> None:
     assert model.configure_optimizers()["lr_scheduler"]["monitor"] == "val/objective"
 
 
-def test_two_processes_log_the_means_of_one(trainer: Build) -> None:
-    """43 samples in two unequal shares: the terms are means over samples, not over batches or ranks."""
+@pytest.mark.parametrize("name", ["Autoencoder", "VAE, annealed, several scores", "Ensemble of IWAEs"])
+def test_two_processes_log_the_means_of_one(name: str, trainer: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """43 samples in two unequal shares: terms are means over samples, not over batches or ranks, noise is theirs."""
     data = {"samples": 213, "eval_batch_size": 8, "anomaly_fraction": 0.1}
-    one = trainer().validate(build("Autoencoder"), small(**data), verbose=False)
-    two = trainer(devices=2, strategy="ddp_fork").validate(build("Autoencoder"), small(**data), verbose=False)
-    assert one[0].keys() == two[0].keys()
-    for key, expected in one[0].items():
-        assert two[0][key] == pytest.approx(expected, rel=1e-6), key
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # of another test: the processes would take it for theirs
+
+    def logged(call: str, **kwargs: Any) -> dict[str, float]:
+        model = build(name)
+        model.beta = 0.3  # in the midst of a training
+        (values,) = getattr(trainer(**kwargs), call)(model, small(**data), verbose=False)
+        return values
+
+    for call in ("validate", "test"):
+        one, two = logged(call), logged(call, devices=2, strategy="ddp_fork")
+        assert one.keys() == two.keys()
+        for key, expected in one.items():
+            assert two[key] == pytest.approx(expected, rel=1e-6), key
 
 
 # The detector's life

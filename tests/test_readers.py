@@ -150,8 +150,8 @@ def test_what_is_made_of_a_batch_knows_its_file_and_row(tmp_path: Path) -> None:
         (b"a\tb\n1\t2\n", r"it looks like '\\t'"),
         (b"5.1,red\n4.9,blue\n", "has no header, its first row is 5.1, red: put names above it"),
         (b"1,2\n3,4\n", "has no header"),
-        (b"a,b,a\n1,2,3\n", "column 'a' is there more than once"),
-        (b"a,b, a\n1,2,3\n", "column 'a' is there more than once"),
+        (b"a,b,a\n1,2,3\n", "column 'a' appears more than once"),
+        (b"a,b, a\n1,2,3\n", "column 'a' appears more than once"),
         (b"", "is empty"),
         (b"\n\n", "is empty"),
         ("a,b\n1,2\n3,é\n".encode("latin1"), "line 3: byte 0xe9 is no UTF-8: save it as UTF-8"),
@@ -245,7 +245,7 @@ def test_no_table_at_all(tmp_path: Path) -> None:
     ("given", "message"),
     [
         (np.ones((2, 2)), "train is a ndarray: give a file, a folder of parts, or a DataFrame"),
-        (pandas.DataFrame([[1, 2]], columns=["a", "a"]), "train: column 'a' is there more than once"),
+        (pandas.DataFrame([[1, 2]], columns=["a", "a"]), "train: column 'a' appears more than once"),
         ({"a": [1, 2], "b": [1]}, "train: .*unequal length"),
     ],
 )

@@ -233,13 +233,13 @@ def test_a_class_of_a_script_is_found_by_that_script_and_asked_for_elsewhere(tmp
     assert said[0].stdout == said[1].stdout
     from vae_lightning.detection import Detector
 
-    with pytest.raises(UserError, match=r"__main__\.Mine is no class .*: import the module .*, or name it in trust"):
+    with pytest.raises(UserError, match=r"__main__\.Mine is not a class .*: import the module .*, or name it in trust"):
         Detector.load(tmp_path / "file.ckpt")
 
 
 def test_trust_names_classes_beyond_the_families() -> None:
     recipe = {"class_path": class_path(Plain), "init_args": {"x": 3}}
-    with pytest.raises(UserError, match="Plain is no class of vae_lightning"):
+    with pytest.raises(UserError, match="Plain is not a class of vae_lightning"):
         build(recipe)
     assert build(recipe, trust=[Plain]).x == 3
     assert build([recipe], trust=[Plain])[0].x == 3
@@ -296,15 +296,15 @@ def test_a_model_refuses_at_once_and_not_when_it_is_saved() -> None:
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        ({"class_path": "os.system"}, "os.system is no class"),
-        ({"class_path": "vae_lightning.models.autoencoder.copy"}, "is no class"),
-        ({"class_path": "vae_lightning.recipe.build"}, "is no class"),
-        ({"class_path": "vae_lightning.models.networks.Network"}, "is no class"),  # abstract
-        ({"class_path": "elsewhere.VAE"}, "is no class"),
-        ({"class_path": None}, "is no class"),
-        ({"class_path": ["a"]}, "is no class"),
-        ({"class_path": f"{__name__}.Thing", "init_args": [1]}, "is no recipe"),
-        ({"class_path": f"{__name__}.Thing", "more": 1}, "is no recipe"),
+        ({"class_path": "os.system"}, "os.system is not a class"),
+        ({"class_path": "vae_lightning.models.autoencoder.copy"}, "is not a class"),
+        ({"class_path": "vae_lightning.recipe.build"}, "is not a class"),
+        ({"class_path": "vae_lightning.models.networks.Network"}, "is not a class"),  # abstract
+        ({"class_path": "elsewhere.VAE"}, "is not a class"),
+        ({"class_path": None}, "is not a class"),
+        ({"class_path": ["a"]}, "is not a class"),
+        ({"class_path": f"{__name__}.Thing", "init_args": [1]}, "is not a recipe"),
+        ({"class_path": f"{__name__}.Thing", "more": 1}, "is not a recipe"),
         ({"class_path": f"{__name__}.Thing", "init_args": {"x": 1}}, "Thing: .*unexpected keyword argument 'x'"),
         ({"class_path": f"{__name__}.Thing"}, "Thing: .*first"),
     ],

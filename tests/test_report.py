@@ -117,7 +117,7 @@ def test_what_it_says(made: tuple[str, Content, str]) -> None:
     (name, auroc, _), *_ = content.scores
     assert name == "ReconstructionError"
     assert f"{auroc.value:.4f}" in said
-    strangest = content.samples["The strangest"]
+    strangest = content.samples["Highest scores"]
     assert [sample.score for sample in strangest] == sorted((sample.score for sample in strangest), reverse=True)
     if kind == "table":
         assert strangest[0].kind == "anomalous"

@@ -148,7 +148,7 @@ def test_what_a_model_lacks_is_said_when_it_is_built() -> None:
         KNearestNeighbours().check(nn.Linear(1, 1))
     with pytest.raises(UserError, match="LikelihoodRegret needs"):
         Autoencoder([4], scores=[Combined([ReconstructionError(), LikelihoodRegret()])])
-    with pytest.raises(UserError, match=r"\[4\] are no PNG images"):
+    with pytest.raises(UserError, match=r"\[4\] are not PNG images"):
         VAE([4], scores=[InputComplexity()])
 
 

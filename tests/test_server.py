@@ -136,12 +136,12 @@ def test_more_bad_rows_than_one_wants_to_read(client: TestClient) -> None:
 
 
 BAD: dict[str, tuple[str, bytes, int, str]] = {
-    "no JSON": ("application/json", b'{"rows": [', 422, "is no JSON"),
-    "a bomb of brackets": ("application/json", b"[" * 100_000, 422, "is no JSON"),
+    "no JSON": ("application/json", b'{"rows": [', 422, "is not JSON"),
+    "a bomb of brackets": ("application/json", b"[" * 100_000, 422, "is not JSON"),
     "NaN": ("application/json", b'{"rows": [{"c0": NaN}]}', 422, "null says"),
     "another object": ("application/json", b'{"instances": []}', 422, "is not {"),
     "no rows": ("application/json", b'{"rows": []}', 422, "holds no rows"),
-    "lists": ("application/json", b'{"rows": [[1, 2]]}', 422, "row 0 is no object"),
+    "lists": ("application/json", b'{"rows": [[1, 2]]}', 422, "row 0 is not an object"),
     "a column missing": ("application/json", b'{"rows": [{"c0": 1}]}', 422, "lacks column 'c1'"),
     "a list as a value": (
         "application/json",
@@ -278,7 +278,7 @@ def test_it_is_not_ready_where_it_scores_otherwise(folder: Path) -> None:
     scorer.run = lambda x: {**compute(x), "score": compute(x)["score"] * 1.01}  # type: ignore[method-assign]
     answer = client.get("/ready")
     assert answer.status_code == 503
-    assert "scores otherwise here" in answer.json()["error"]
+    assert "scores differ" in answer.json()["error"]
 
 
 def _metric(client: TestClient, name: str) -> float:

@@ -267,7 +267,7 @@ def test_what_lightning_would_call_is_passed_over(content: Any, folder: Path, tm
     old = {key: value for key, value in content.items() if key != CONFIG_KEY}
     torch.save({**old, "hyper_parameters": hyper}, path)
     for load in (Detector.load, VAE.load_from_checkpoint):
-        with pytest.raises(UserError, match=r"trap\.Trap is no class"):
+        with pytest.raises(UserError, match=r"trap\.Trap is not a class"):
             load(path)
     assert untouched(tmp_path)
 
@@ -277,7 +277,7 @@ def test_a_part_of_a_model_is_no_model(content: Any, folder: Path) -> None:
         changed = put(content, "model", part)
         changed["state_dict"], changed[CONFIG_KEY]["model"]["init_args"] = {}, {}
         torch.save(changed, folder / "checkpoints/last.ckpt")
-        with pytest.raises(UserError, match="is no model"):
+        with pytest.raises(UserError, match="is not a model"):
             Detector.load(folder)
     torch.save(content, folder / "checkpoints/last.ckpt")
     with pytest.raises(UserError, match="holds a VAE, which is no Odd"):
@@ -403,7 +403,7 @@ def test_a_file_is_written_whole_and_others_may_read_it(tmp_path: Path, monkeypa
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fails)
-    with pytest.raises(UserError, match=r"cannot be written .*disk full.*: what was there before is whole"):
+    with pytest.raises(UserError, match=r"cannot be written .*disk full.*: the previous file is intact"):
         storage.write({"a": torch.zeros(2)}, path)
     assert [file.name for file in path.parent.iterdir()] == ["file.ckpt"]
     assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(2))

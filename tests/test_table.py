@@ -418,7 +418,7 @@ WRONG: dict[str, tuple[Callable[[], pandas.DataFrame], dict[str, Any], str]] = {
     "unknown label": (
         frame,
         {"normal_labels": ["no"]},
-        "normal_labels = 'no' is no value .* 'odd' holds 'false', 'true'",
+        "normal_labels = 'no' is not a value .* 'odd' holds 'false', 'true'",
     ),
     "labels that do not say what is normal": (
         lambda: spoilt(odd=np.where(frame()["odd"], "bad", "fine")),

@@ -1,5 +1,6 @@
 """``vae-lightning``, also as ``python -m vae_lightning``."""
 
+import os
 import sys
 
 
@@ -10,6 +11,8 @@ def run() -> None:
     if (text := page(sys.argv[1:])) is not None:  # before torch is imported
         print(text, end="")
         return
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.append(os.getcwd())  # your own classes are found there, as with python -m
     from .commands.entry import main
 
     sys.exit(main())

@@ -67,7 +67,7 @@ def columns(table: Any) -> dict[str, Callable[[], Any]]:
         names, at = list(table.column_names), lambda i: _chunked(table.column(i))
     labels = [str(name) for name in names]
     if twice := sorted({name for name in labels if labels.count(name) > 1}):
-        raise UserError(f"column {twice[0]!r} is there more than once: give each column a name of its own")
+        raise UserError(f"column {twice[0]!r} appears more than once: give each column its own name")
     return {label: (lambda i=i: at(i)) for i, label in enumerate(labels)}  # type: ignore[misc]
 
 
@@ -85,6 +85,9 @@ def aligned(columns: Iterable[Callable[[], Any]]) -> list[Any]:
 
 def _read(table: Any) -> Any:
     pa = pyarrow()
+    if named := [name for name in getattr(table, "columns", []) if isinstance(name, str) and "\0" in name]:
+        # polars would end the whole process: a name is a C string in what it hands over
+        raise UserError(f"column {named[0]!r}: its name has a null character: rename it")
     try:
         return pa.table(table) if hasattr(table, "__arrow_c_stream__") else pa.interchange.from_dataframe(table)
     except (pa.ArrowException, TypeError, ValueError) as error:

@@ -60,7 +60,7 @@ class Decoder:
             if (value := getattr(self, key)) not in get_args(known):
                 raise UserError(f"{key} = {value} is none of {', '.join(get_args(known))}")
         if type(self.white) is not int or not 1 <= self.white <= 65_535:
-            raise UserError(f"white = {self.white} is no grey value of 16 bits, 1 to 65535")
+            raise UserError(f"white = {self.white} is not a 16-bit grey value, 1 to 65535")
 
     @classmethod
     def of(cls, primitives: Any) -> Decoder:
@@ -165,7 +165,7 @@ def _opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Im
                     raise Image.DecompressionBombError
                 frames = getattr(image, "n_frames", 1)
                 if frames > 1 and image.format != "MPO":  # whose others are a camera's previews
-                    raise UserError(f"holds {frames} images: save each as a file of its own")
+                    raise UserError(f"holds {frames} images: save each as a separate file")
                 yield image
     except Exception as error:  # PIL has no error of its own for the many ways in which a file can be none
         empty = not (Path(path).stat().st_size if content is None and Path(path).is_file() else content)

@@ -36,7 +36,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(
-            f"{path}{line}: no YAML: {' '.join(str(getattr(error, 'problem', None) or error).split())}"
+            f"{path}{line}: not valid YAML: {' '.join(str(getattr(error, 'problem', None) or error).split())}"
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no {what}")

@@ -89,7 +89,7 @@ def _from_table(table: Any) -> tuple[Tensor, list[str]]:
     names = _names(table)
     labels = [str(name) for name in names]
     if twice := sorted({name for name in labels if labels.count(name) > 1}):
-        raise UserError(f"column {twice[0]!r} is there more than once: give each column a name of its own")
+        raise UserError(f"column {twice[0]!r} appears more than once: give each column its own name")
     columns = [_column(table[name], label) for name, label in zip(names, labels, strict=True)]
     if not columns:
         return torch.empty(len(table), 0), []

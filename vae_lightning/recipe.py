@@ -139,12 +139,13 @@ def build(recipe: Any, trust: Sequence[type] = (), where: str = "the recipe") ->
         return {key: build(item, trust, where) for key, item in recipe.items()}
     arguments = recipe.get("init_args") or {}
     if not isinstance(arguments, dict) or not set(recipe) <= {"class_path", "init_args"}:
-        raise UserError(f"{where}: {_brief(recipe)} is no recipe: expected class_path and init_args")
+        raise UserError(f"{where}: {_brief(recipe)} is not a recipe: expected class_path and init_args")
     cls = find(recipe["class_path"], trust, where)
     try:
         return cls(**{key: build(item, trust, where) for key, item in arguments.items()})
     except TypeError as error:
-        raise UserError(f"{where}: {cls.__name__}: {error}") from error
+        reason = str(error).partition("\n")[0]  # torch's go on with where in C++ they come from
+        raise UserError(f"{where}: {cls.__name__}: {reason}") from error
 
 
 def find(path: Any, trust: Sequence[type] = (), where: str = "the recipe") -> type:
@@ -165,8 +166,8 @@ def find(path: Any, trust: Sequence[type] = (), where: str = "the recipe") -> ty
             if len(moved) == 1 and not abstract(moved[0]):
                 return moved[0]
     raise UserError(
-        f"{where}: {path} is no class of {PACKAGE}, nor one that has been imported: import the module that defines it "
-        "first, or name it in trust"
+        f"{where}: {path} is not a class of {PACKAGE}, nor one that has been imported: import the module that defines "
+        "it first, or name it in trust"
     )
 
 

@@ -78,7 +78,7 @@ class Schema:
         if self.dtype not in get_args(Precision):
             raise UserError(f"schema: dtype = {self.dtype!r} is neither float32 nor float64")
         if not self.columns or len(set(self.names)) < len(self):
-            raise UserError("schema: there must be a column, and each needs a name of its own")
+            raise UserError("schema: there must be a column, and each needs its own name")
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -113,7 +113,7 @@ class Schema:
         columns = []
         for entry in entries:
             if not isinstance(entry, dict) or set(entry) != keys:
-                raise UserError(f"schema: {str(entry)[:80]} is no column: expected {', '.join(sorted(keys))}")
+                raise UserError(f"schema: {str(entry)[:80]} is not a column: expected {', '.join(sorted(keys))}")
             if not all(isinstance(entry[key], (list, tuple)) for key in ("levels", "rare")):
                 raise UserError(f"schema: column {entry['name']!r}: levels and rare must be lists")
             columns.append(Column(entry["name"], entry["kind"], tuple(entry["levels"]), tuple(entry["rare"])))

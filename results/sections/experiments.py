@@ -20,11 +20,9 @@ def chosen(name: str, *keys: str) -> tuple[str, list[dict[str, str]]]:
 
 
 def claimed_beside_found() -> Iterator[str]:
-    yield (
-        "**Claimed beside found**, one experiment for each source. Seconds are of one core that other runs shared.\n"
-    )
+    yield ("**Claims and results**, one experiment per source. Times are for one core, shared with other runs.\n")
     body = [claim() for claim in (vae_claim, autoencoder_claim, fashion_claim, synthetic_claim, mixture_claim)]
-    yield from table(["experiment", "claimed or asked", "found", "seeds", "median seconds a run"], body)
+    yield from table(["experiment", "claim or question", "found", "seeds", "median seconds per run"], body)
 
 
 def vae_claim() -> list[str]:
@@ -98,7 +96,7 @@ def verdict(baseline: dict[str, str], found: list[float]) -> str:
     n = float(baseline["n"])
     error = math.hypot(float(baseline["test/auroc std"]) / n**0.5, statistics.stdev(found) / len(found) ** 0.5)
     difference = statistics.mean(found) - float(baseline["test/auroc"])
-    says = "confirmed" if difference > 2 * error else "refuted" if difference < -2 * error else "not to be told apart"
+    says = "confirmed" if difference > 2 * error else "refuted" if difference < -2 * error else "not significant"
     return f"{difference:+.4f} ± {error:.4f} (standard error), {says}"
 
 
@@ -212,7 +210,7 @@ def likelihood() -> Iterator[str]:
         for k, found in grouped("iwae.csv", "k").items()
     ]
     head = ["k", "paper", "found", "standard error over digits", "bound by k samples", "epochs", "seeds"]
-    yield from table([*head, "median seconds a run"], body)
+    yield from table([*head, "median seconds per run"], body)
     curves = {k: column(rows(f"iwae_k{k}.csv"), "train/loss") for k in paper}
     taken = {k: statistics.median(column(rows(f"iwae_k{k}.csv")[1:], "seconds")) for k in paper}
     epochs, planned = len(curves["50"]), 600  # max_epochs of iwae_k50.yaml

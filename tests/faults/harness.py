@@ -86,6 +86,20 @@ def content(path: Path) -> dict[str, Any]:
     return found
 
 
+NAMES = {"dirpath", "best_model_path", "last_model_path", "kth_best_model_path", "best_k_models"}
+
+
+def trained_state(run: Path) -> dict[str, Any]:
+    """The checkpoints of a run's folder, without the names of folders and what Lightning writes and does not load."""
+    found = {name: content(run / f"checkpoints/{name}.ckpt") for name in ("last", "best")}
+    for state in found.values():
+        for callback in state["callbacks"].values():
+            if isinstance(callback, dict):
+                for key in NAMES | {"current_score"}:
+                    callback.pop(key, None)
+    return found
+
+
 def assert_equal(found: Any, expected: Any, where: str = "") -> None:
     """Equal to the bit, all the way down."""
     if isinstance(expected, torch.Tensor):

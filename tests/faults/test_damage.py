@@ -71,7 +71,7 @@ def test_last_falls_back_to_the_best_epoch(fitted: Path, run: Callable[[str], in
     capsys.readouterr()
     assert run(f"fit --ckpt_path {last}" + QUIET) == 2
     assert f"{last}: damaged, truncated or no checkpoint" in (said := capsys.readouterr().err)
-    assert f"give another one, {best} for one" in said
+    assert f"give another one, such as {best}" in said
     assert run("fit --ckpt_path last --trainer.max_epochs 3" + QUIET) == 0
     assert "checkpoints/last.ckpt: truncated or damaged: " in (said := capsys.readouterr().err)
     assert "checkpoints/best.ckpt is taken" in said
@@ -119,7 +119,7 @@ def test_no_room_for_a_checkpoint_is_one_line_and_the_last_good_one_is_whole(
     folder = tmp_path / "lightning_logs/beta_vae/version_0"
     (error,) = [line for line in said.splitlines() if "error" in line]
     assert "File too large" in error
-    assert error.endswith(("what was there before is whole", "and go on with --ckpt_path last)"))
+    assert error.endswith(("the previous file is intact", "and continue with --ckpt_path last)"))
     assert storage.read(folder / "checkpoints/last.ckpt")["epoch"] == 0
     assert not [path for path in folder.rglob(".*") if path.name != ".lock"]
     assert run("fit --ckpt_path last" + QUIET) == 0

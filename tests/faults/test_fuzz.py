@@ -76,6 +76,8 @@ def judge(words: list[str], folder: Path) -> str:
             if file.name == "results.json":
                 assert {"epochs", "seconds", "metrics"} <= json.loads(file.read_text()).keys(), words
         return "done"
+    if words[0] == "sweep" and code == 1 and " failed: " in out:  # of a plan that is sound, each trial says why
+        return "done"
     assert code == 2, (words, code, said)
     if any("the training loss became" in line for line in said):  # it had begun
         return "refused"
@@ -101,16 +103,22 @@ def test_a_command_does_what_it_is_asked_or_says_why_not(
     kind: str, finished: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     make: Callable[..., list[str]] = getattr(odd, kind)
-    counts: Counter[str] = Counter()
+    counts, failures = Counter[str](), []
     for case in range(CASES[kind] * (10 if NIGHTLY else 1)):
         folder = tmp_path / f"case_{case}"
         folder.mkdir()
         monkeypatch.chdir(folder)
         draw = random.Random(f"{kind} {case}")
         words = make(draw, folder, finished) if kind == "finished" else make(draw, folder)
-        counts[judge([word.replace("{run}", str(finished)) for word in words], folder)] += 1
+        try:
+            became = judge([word.replace("{run}", str(finished)) for word in words], folder)
+        except Exception as error:  # the others are tried nevertheless
+            became = "failed"
+            failures.append(f"case {case}: {error!r}")
+        counts[became] += 1
         shutil.rmtree(folder)
     record(kind, counts)
+    assert not failures, "\n".join(failures)
     assert counts["refused"] > 0.15 * counts.total()
 
 
@@ -126,12 +134,13 @@ def test_a_checkpoint_is_read_or_refused_in_a_line(finished: Path, tmp_path: Pat
         except UserError as error:
             counts["refused" if len(str(error).splitlines()) == 1 else "more than a line"] += 1
         else:
-            assert scores.shape == (50,)
-            assert np.isfinite(scores).all(), case
-            assert detector.p_values(ROWS).shape == detector.predict(ROWS).shape == (50,)
-            counts["done"] += 1
+            answers = scores, detector.p_values(ROWS), detector.predict(ROWS)
+            good = all(np.isfinite(answer).all() and answer.shape == (50,) for answer in answers)
+            counts["done" if good else "no numbers"] += 1
+            if not good:
+                print("case", case, "gives no numbers")
     record("checkpoints", counts)
-    assert not counts["more than a line"]
+    assert not counts["more than a line"] + counts["no numbers"]
     assert counts["refused"] > 0.4 * counts.total()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from ..errors import UserError, one_line
 from .held import begun, held_back
 from .shipped import with_shipped
 
-ROOM = "the last good checkpoint is whole: make room, and go on with --ckpt_path last"
+ROOM = "the last good checkpoint is intact: free some space, and continue with --ckpt_path last"
 
 
 def main(args: list[str] | None = None) -> int:
@@ -35,12 +36,13 @@ def main(args: list[str] | None = None) -> int:
             terminated = type(stop).__name__ == "SIGTERMException"  # Lightning's, which takes seconds to import
             if isinstance(stop, SystemExit) and stop.code != 1 and not terminated:
                 raise
-            how = "" if args[:1] in (["sweep"], ["benchmark"]) else " and --ckpt_path last"
-            last, code = f"interrupted: resume with the same command{how}", 128 + signal.SIGTERM if terminated else 1
+            last, code = f"interrupted: {_resume(args)}", 128 + signal.SIGTERM if terminated else 1
             if not held.begun:
                 last = "interrupted: nothing had begun"
         except Exception as error:
-            message = user_message(error)
+            message, code = user_message(error), 2
+            if message is None and (lost := lost_process(error)):
+                message, code = f"{lost}; the last good checkpoint is whole: {_resume(args)}", 1
             if message is None:
                 if held.begun:
                     raise
@@ -48,7 +50,7 @@ def main(args: list[str] | None = None) -> int:
             if verbose and _first_here():
                 held.begin()
                 traceback.print_exc()
-            last, code = f"error: {message}", 2
+            last = f"error: {message}"
         if not held.begun:
             held.drop()
     if _first_here():
@@ -131,6 +133,11 @@ def _of_thread(what: Any) -> None:
         threading.__excepthook__(what)
 
 
+def _resume(args: list[str]) -> str:
+    how = "" if args[:1] in (["sweep"], ["benchmark"]) else " and --ckpt_path last"
+    return f"resume with the same command{how}"
+
+
 def _first_here() -> bool:
     """Whether this is the only process on its machine, or the first of those that share a run: all say the same."""
     return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
@@ -146,4 +153,16 @@ def user_message(error: BaseException) -> str | None:
         return message if name.endswith("UserError") else None
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else f"{error.strerror} ({ROOM})"
+    return None
+
+
+def lost_process(error: BaseException) -> str | None:
+    """What became of another process of the run, where that is why this one cannot go on."""
+    torch = sys.modules.get("torch")
+    if torch and isinstance(error, torch.multiprocessing.ProcessExitedException):
+        why = error.signal_name or f"exit code {error.exit_code}"
+        return f"process {error.error_index} of the run has died ({why})"
+    # gloo's errors have no class of their own, and a forked process hands on no more than the text of its own
+    if re.search(r"tcp/pair|Connection (closed|reset) by peer|Dist(Backend|Network)Error", f"{type(error)} {error}"):
+        return "another process of the run has died"
     return None

@@ -36,7 +36,7 @@ def after(cli: Any) -> None:
     if cli.trainer.is_global_zero:
         epochs, seconds = cli.trainer.current_epoch, cli.record.seconds
         runs.write_results(cli.folder, epochs, seconds, metrics)
-        notes = [f"{epochs} epochs in {seconds:.1f} s; train and val are the last epoch's, test is the kept weights'"]
+        notes = [f"{epochs} epochs in {seconds:.1f} s; train and val: last epoch; test: kept weights"]
         notes += [f"kept         {kept}"] if kept else []
         notes += runs.cautions(cli.model, metrics, tested)
         print(runs.table(metrics, cli.folder, notes, axis_name(cli.model.detector)))

@@ -23,6 +23,7 @@ from ..models.annealing import Annealing
 from ..models.likelihoods import Likelihood
 from ..models.networks import Network
 from ..scores import Score
+from .help import COMMANDS, STUDIES
 
 FAMILIES = (AnomalyModel, AnomalyDataModule, Network, Likelihood, Annealing, Score, Threshold)
 
@@ -59,11 +60,13 @@ def diagnose(message: str, args: list[str]) -> str:
         if unknown := re.match(r"(?:Option|Subcommand '\w+' does not accept option) '([^']+)'", line):
             place = _place(f"{key}.init_args.{unknown[1]}" if key else unknown[1], args)
             return f"{place}: there is no such key{_suggest(unknown[1], _parameters())}"
+        if unknown := re.match(r"argument subcommand: invalid choice: '([^']*)'", line):
+            return f"there is no command {unknown[1]}: there are {', '.join([*COMMANDS, *STUDIES])}"
         if "arguments are required" in line:
             lacking = line.rpartition(": ")[2]
             if key:
                 return f"{_place(key, args)}: {lacking} is missing: give it among init_args"
-            return f"the configuration lacks {lacking}: give --config, configs/beta_vae.yaml for one"
+            return f"the configuration lacks {lacking}: give --config, such as --config beta_vae"
         if unknown := re.match(r"unrecognized arguments: ([^\s=]+)", line):
             name = unknown[1].rpartition(".")[2].lstrip("-")
             return f"there is no option {unknown[1]}{_suggest(name, _parameters())}"

@@ -84,7 +84,7 @@ def _check_checkpoint(cli: Any, path: Path) -> Path | None:
     """The folder of the run that the checkpoint belongs to, once it is known to suit the model."""
     content = storage.read(path)
     if cli.subcommand == "fit" and "loops" not in content:
-        raise UserError(f"{path}: holds a detector and no training to go on with: give last.ckpt of a run")
+        raise UserError(f"{path}: holds a detector, and no training to continue: give last.ckpt of a run")
     checkpoints.check_columns(str(path), content[storage.KEY]["trained_on"], cli.datamodule)
     checkpoints.check(path, content, cli.model)
     if cli.trainer.is_global_zero:

@@ -25,7 +25,7 @@ def main(args: list[str]) -> int:
     try:
         total = score_lake(options.detector, options.input, options.output, form=options.format, progress=True, **given)
     except KeyboardInterrupt:
-        print("interrupted: start again with the same command, and it goes on where it stopped", file=sys.stderr)
+        print("interrupted: the same command continues where it stopped", file=sys.stderr)
         return 1
     for note in total.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -88,7 +88,7 @@ def _token(file: str | None) -> str | None:
         try:
             token = Path(file).read_text()
         except UnicodeDecodeError:
-            raise UserError(f"--token_file {file}: is no text") from None
+            raise UserError(f"--token_file {file}: is not text") from None
         if not token.strip():
             raise UserError(f"--token_file {file}: is empty: write a token into it")
     if token is not None and not (token := token.strip()).isascii():

@@ -106,7 +106,7 @@ def _of_run(path: Path) -> Path:
     """The configuration beside a checkpoint, once it is known to name nothing that could run code."""
     folder = checkpoints.run_folder(path)
     if folder is None:
-        raise UserError(f"{path}: there is no config.yaml beside it: give the --config that it was trained with")
+        raise UserError(f"{path}: there is no config.yaml next to it: give the --config that it was trained with")
     config = folder / "config.yaml"
     content = read_yaml(config, "configuration: expected keys such as model, data and trainer")
     check_run(content, lambda name: _known(name, config), str(config))
@@ -120,8 +120,8 @@ def _known(path: str, config: Path) -> type:
     if inspect.isclass(found) and (issubclass(found, KNOWN) or found.__module__.startswith(f"{PACKAGE}.")):
         return found
     raise UserError(
-        f"{config}: names {path}, which is no class of {PACKAGE} and no optimizer: if you trust the file, name it with "
-        "--config"
+        f"{config}: names {path}, which is neither a class of {PACKAGE} nor an optimizer: if you trust the file, name "
+        "it with --config"
     )
 
 

@@ -76,7 +76,7 @@ def _refused(what: Any, where: str) -> UserError:
     text = " ".join(str(what).split())
     text = text if len(text) <= 80 else f"{text[:77]}..."
     return UserError(
-        f"{where}: {text} is no known class and could be anything: if you trust the file, write a configuration of "
+        f"{where}: {text} is not a known class and could be anything: if you trust the file, write a configuration of "
         "your own and name it with --config"
     )
 

@@ -149,7 +149,7 @@ def _check_names(file: Path, names: list[str]) -> None:
     ):
         raise UserError(f"{file}: has no header, its first row is {', '.join(names)[:60]}: put names above it")
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{file}: column {twice[0]!r} is there more than once: give each column a name of its own")
+        raise UserError(f"{file}: column {twice[0]!r} appears more than once: give each column its own name")
 
 
 def _ends_with(file: Path, value: str) -> bool:

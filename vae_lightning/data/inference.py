@@ -27,7 +27,7 @@ COARSE = 1e-3  # of a standard deviation, which float32 must not round off
 LABELS = {"anomaly", "class", "is_anomaly", "is_outlier", "label", "labels", "outlier", "target", "y"}
 
 EMPTY = "no row that is trained on has a value: left out"
-IDENTIFIER = "different in each row, an identifier: left out; declare it categorical or numeric if it is none"
+IDENTIFIER = "different in each row, an identifier: left out; declare it categorical or numeric if it is not one"
 DATES = "dates: left out; declare it as time to split by, or numeric to count its seconds"
 NESTED = "neither numbers nor text: left out"
 CONSTANT = "always the same in training: kept, so anything else will look anomalous; ignore it if that means nothing"

@@ -120,7 +120,7 @@ def _normal(words: Sequence[str], chosen: Sequence[Any] | None, column: str, sou
         return found
     wanted = [str(value).lower() if isinstance(value, bool) else str(value) for value in chosen]
     if unknown := [word for word in wanted if word not in words]:
-        raise UserError(f"{source}: normal_labels = {unknown[0]!r} is no value of the label: {there}")
+        raise UserError(f"{source}: normal_labels = {unknown[0]!r} is not a value of the label: {there}")
     return wanted
 
 
@@ -134,7 +134,7 @@ def _codes(array: Any, name: str, first_row: int, codes: dict[str, int]) -> np.n
     encoded = words.combine_chunks().dictionary_encode()
     own = np.array([codes.setdefault(word, len(codes)) for word in encoded.dictionary.to_pylist()], np.int64)
     if len(codes) > MOST:
-        raise UserError(f"column {name!r} has more than {MOST} values: it is no label")
+        raise UserError(f"column {name!r} has more than {MOST} values: it is not a label")
     return own[encoded.indices.to_numpy()].astype(np.int16)
 
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..batch import Batch, even_batches
 from ..errors import UserError
+from ..seeds import seed_at
 
 Redraw = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -195,7 +196,7 @@ class Loader:
 
     def _key(self, later: int = 0) -> int:
         """Of the order of this epoch, for the loader's seed or one that is larger by ``later``."""
-        return hash((self.seed + later, self.epoch))
+        return seed_at(self.seed + later, self.epoch)
 
     @property
     def _index_device(self) -> torch.device:
@@ -214,7 +215,7 @@ class Loader:
             return batch
         # a function of the position, so that a resumed run draws what an undisturbed one would have
         generator = torch.Generator(self.device)
-        generator.manual_seed(hash((self.seed, self.epoch, self.rank, self.position)))
+        generator.manual_seed(seed_at(self.seed, self.epoch, self.rank, self.position))
         return batch._replace(x=self.redraw(batch.x, generator))
 
 

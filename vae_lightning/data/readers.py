@@ -193,7 +193,7 @@ def _unified(files: list[Path], schemas: list[Any]) -> Any:
     first = schemas[0]
     for file, schema in zip(files, schemas, strict=True):
         if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
-            raise UserError(f"{file}: column {twice[0]!r} is there more than once: give each column a name of its own")
+            raise UserError(f"{file}: column {twice[0]!r} appears more than once: give each column its own name")
     kinds = {field.name: (files[0], field.type) for field in first}
     for file, schema in zip(files, schemas, strict=True):
         for one, other, where in ((first, schema, file), (schema, first, files[0])):

@@ -72,7 +72,7 @@ def of_json(scorer: Scorer, content: bytes, most: int) -> Samples:
     faults = []
     for i, row in enumerate(rows):
         if not isinstance(row, dict):
-            faults.append({"row": i, "error": f"row {i} is no object with the columns' names"})
+            faults.append({"row": i, "error": f"row {i} is not an object with the columns' names"})
         elif lacking := [name for name in names if name not in row]:
             faults.append({"row": i, "error": f"row {i} lacks column {lacking[0]!r}: null says that it is missing"})
     if faults:
@@ -128,7 +128,7 @@ def _parsed(content: bytes) -> list[Any]:
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
-        raise UserError(f"the body is no JSON ({str(error)[:100]})") from None
+        raise UserError(f"the body is not JSON ({str(error)[:100]})") from None
     rows = found.get("rows") if isinstance(found, dict) else None
     if not isinstance(rows, list) or len(found) > 1:
         raise UserError('the body is not {"rows": […]}')
@@ -151,7 +151,7 @@ def _matrix(rows: list[Any], dtype: np.dtype[Any]) -> np.ndarray:
     try:
         x = np.array(rows, np.float64)
     except (ValueError, TypeError, OverflowError):
-        raise UserError("rows are no lists of numbers, all as long as each other") from None
+        raise UserError("rows are not lists of numbers of equal length") from None
     if dtype != np.uint8:
         return x.astype(dtype)
     if not ((x == np.floor(x)) & (x >= 0) & (x <= 255)).all():

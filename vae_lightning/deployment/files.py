@@ -92,4 +92,4 @@ def _check_apart(source: Path, output: Path) -> None:
     if source.resolve() == output.resolve():
         raise UserError(f"{output}: is the input: give another name")
     if source.is_dir() and source.resolve() == output.resolve().parent:
-        raise UserError(f"{output}: lies among the parts of {source}: give another folder")
+        raise UserError(f"{output}: is among the parts of {source}: give another folder")

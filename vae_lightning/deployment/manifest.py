@@ -115,7 +115,7 @@ class Manifest:
             content = json.loads(text)
             written = content.pop("format")
         except (ValueError, AttributeError, KeyError, TypeError):
-            raise UserError(f"{where}: no detector that `export` has written: give another file") from None
+            raise UserError(f"{where}: not a detector that `export` wrote: give another file") from None
         if written != FORMAT:
             writer = content["versions"].get(KEY) if isinstance(content.get("versions"), dict) else None
             raise UserError(

@@ -63,7 +63,7 @@ def parts_of(source: Path, output: Path, manifest: Manifest, form: Form) -> list
     if not source.exists():
         raise UserError(f"{source}: there is no such file or folder")
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{output}: lies in {source}: its files would be scored the next time: give another folder")
+        raise UserError(f"{output}: is in {source}: its files would be scored the next time: give another folder")
     if len(manifest.shape) > 1:
         folders = dict.fromkeys(path.parent for path in images_below(source))
         named = [(folder, folder.relative_to(source) / "images") for folder in folders]

@@ -46,7 +46,7 @@ def check_heatmaps(detector: Detector, source: Path, folder: Path) -> None:
     if len(detector.model.preprocessing.raw_shape(detector.model.input_shape)) != 3:
         raise UserError(f"heatmaps = {folder}: the detector takes no images: leave it out")
     if folder.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{folder}: lies in {source}: its pictures would be scored the next time: give another folder")
+        raise UserError(f"{folder}: is in {source}: its pictures would be scored the next time: give another folder")
     if folder.is_file():
         raise UserError(f"{folder}: is a file: give a folder")
 

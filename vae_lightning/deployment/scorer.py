@@ -128,7 +128,7 @@ class Scorer:
         if (canary := self.manifest.canary) is not None:
             far = difference(self.run(canary.x)["score"], canary.score, self.manifest.spread)
             if not far.max(initial=0) <= TOLERANCE:
-                raise UserError(f"{self.path}: scores otherwise here than where it was exported: by {far.max():.1g}")
+                raise UserError(f"{self.path}: scores differ from those where it was exported, by {far.max():.1g}")
 
     def _array(self, samples: Any) -> np.ndarray:
         x, wanted, shape = np.asarray(samples), np.dtype(self.manifest.dtype), self.manifest.shape
@@ -163,7 +163,7 @@ def _opened(path: str | Path, threads: int | None) -> tuple[Manifest, runners.Ru
     if file.suffix not in (".onnx", ".pt2") and seal.sealed_as(content) is None:
         return _checkpoint(path)
     if not file.is_file():
-        raise UserError(f"{file}: there is no such file: give what `export` has written, or a checkpoint")
+        raise UserError(f"{file}: there is no such file: give a file that `export` wrote, or a checkpoint")
     if seal.check(content, file) == "onnx":
         return *runners.onnx_runner(content, file, threads), None
     return *runners.pt2_runner(content, file), None

@@ -44,7 +44,7 @@ def check(content: bytes, path: Path) -> Format:
     """
     form = sealed_as(content)
     if form is None:
-        raise UserError(f"{path}: truncated, or no detector that `export` has written: give another file")
+        raise UserError(f"{path}: truncated, or not a detector that `export` wrote: give another file")
     body = content[: -_HEX - len(_STARTS[form])]
     if hashlib.sha256(body).hexdigest().encode() != content[-_HEX:]:
         raise UserError(f"{path}: damaged: its content has changed since it was exported (SHA-256): export it again")

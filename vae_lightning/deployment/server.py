@@ -128,7 +128,7 @@ async def _files(request: Request, content: bytes, most: int) -> list[bodies.Pai
     try:
         form = await MultiPartParser(request.headers, stream(), max_files=most, max_fields=0).parse()
     except (MultiPartException, KeyError) as error:
-        raise HTTPException(400, f"the body is no form of files: {getattr(error, 'message', error)}") from None
+        raise HTTPException(400, f"the body is not a form with files: {getattr(error, 'message', error)}") from None
     try:
         files = [part for _, part in form.multi_items() if not isinstance(part, str)]
         return [(file.filename or f"file {i}", await file.read()) for i, file in enumerate(files)]

@@ -83,7 +83,7 @@ def _check_decisions(detector: Detector, found: dict[str, np.ndarray], expected:
     differs = found["anomaly"] != expected.anomaly.numpy()
     if (differs & ~near).any():
         row = int((differs & ~near).argmax())
-        raise UserError(f"a sample of score {found['score'][row]:.7g} is decided otherwise than by the detector")
+        raise UserError(f"a sample of score {found['score'][row]:.7g} gets another decision than from the detector")
     return int(near.sum())
 
 

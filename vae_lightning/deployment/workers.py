@@ -47,8 +47,8 @@ def scored(detector: str, parts: list[Part], jobs: int, explain: int | None = No
                 yield from (future.result() for future in done)
         except BrokenProcessPool:
             raise UserError(
-                "a worker process was killed, perhaps for want of memory: start again with the same command, which "
-                "goes on where it stopped, and fewer --jobs"
+                "a worker process was killed, perhaps because memory ran out: run the same command again, which "
+                "continues where it stopped, with fewer --jobs"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -14,7 +14,7 @@ from .explanation import Explanation
 def heat(explanation: Explanation) -> np.ndarray:
     """What each place adds to the score, over the channels; what lowers the score counts as 0: float32 (N, H, W)."""
     if explanation.contributions.ndim != 4:
-        raise UserError(f"samples of shape {list(explanation.contributions.shape[1:])} are no images")
+        raise UserError(f"samples of shape {list(explanation.contributions.shape[1:])} are not images")
     return explanation.contributions.sum(1).clip(min=0)
 
 

@@ -65,7 +65,7 @@ class Profile:
         if self._schema is None or self._schema[0] is not content:
             schema = Schema.from_json(content)
             if [column.codes for column in schema] != getattr(self.model.preprocessing, "codes", None):
-                raise UserError("schema and preprocessing do not go together: train it again")
+                raise UserError("schema and preprocessing do not match: train it again")
             self._schema = content, schema
         return self._schema[1]
 

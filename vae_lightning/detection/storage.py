@@ -99,7 +99,7 @@ def load(path: Path) -> Any:
 def _beside(path: Path) -> str:
     """The other checkpoint of the same run, if there is one."""
     name = {"last.ckpt": "best.ckpt", "best.ckpt": "last.ckpt"}.get(path.name)
-    return f", {path.with_name(name)} for one" if name and path.with_name(name).is_file() else ""
+    return f", such as {path.with_name(name)}" if name and path.with_name(name).is_file() else ""
 
 
 def current(content: Any, path: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def current(content: Any, path: Path) -> dict[str, Any]:
         content = _upgraded(content)
     about = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(about, dict) or "format" not in about:
-        raise UserError(f"{path}: holds no model of vae_lightning: give a checkpoint that `fit` has written")
+        raise UserError(f"{path}: holds no model of vae_lightning: give a checkpoint that `fit` wrote")
     if not isinstance(about["format"], int) or about["format"] != FORMAT:
         writer = about["versions"].get("vae_lightning") if isinstance(about.get("versions"), dict) else None
         raise UserError(
@@ -153,18 +153,23 @@ def _check_numbers(state: dict[str, Tensor], model: Any) -> None:
 
 
 def _try_out(model: Any) -> None:
-    """Score the raw samples that come with a file: recipe and weights then go together."""
+    """Score the raw samples that come with a file: recipe and weights then go together.
+
+    They were among those that the thresholds were fitted on, whose scores are finite, or there would be no threshold.
+    """
     if model.canary is None or not model.detector.calibrated:
         return
     with torch.no_grad():
-        model.detector.graph(model.canary)
+        found = model.detector.graph(model.canary).each
+    if damaged := [name for name, score in found.items() if not score.isfinite().all()]:
+        raise UserError(f"damaged: {damaged[0]} of its own calibration samples is NaN or infinite: give another one")
 
 
 def write(content: dict[str, Any], path: Path) -> None:
     """Write beside the target and then rename: a process killed at any moment leaves the old file or the new one.
 
     Raises:
-        UserError: When there is no room, or no folder any more; what was there before is whole.
+        UserError: When there is no room, or no folder any more; the previous file is intact.
     """
     try:
         with whole(path) as temporary, temporary.open("wb") as file:
@@ -174,7 +179,7 @@ def write(content: dict[str, Any], path: Path) -> None:
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__
         said = (isinstance(cause, OSError) and cause.strerror) or one_line(cause or error)
-        raise UserError(f"{path}: cannot be written ({said}): what was there before is whole") from error
+        raise UserError(f"{path}: cannot be written ({said}): the previous file is intact") from error
 
 
 def _is_old(content: dict[str, Any]) -> bool:
@@ -229,7 +234,7 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
     try:
         model = build(about["model"], trust, where)
         if not all(hasattr(model, name) for name in ("preprocessing", "scores", "thresholds")):
-            raise UserError(f"{where}: {about['model']['class_path']} is no model")
+            raise UserError(f"{where}: {about['model']['class_path']} is not a model")
         _check_numbers(content["state_dict"], model)
         model.load_state_dict(content["state_dict"])
         model.trained_on = dict(about["trained_on"])
@@ -240,7 +245,7 @@ def restore(content: dict[str, Any], trust: Sequence[type] = (), where: str = "t
         raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from error
     except Exception as error:  # whatever a recipe leads to that nobody wrote on purpose
         reason = " ".join(str(error).split())
-        raise UserError(f"{where}: its recipe and its weights do not go together: {reason}") from error
+        raise UserError(f"{where}: its recipe and its weights do not match: {reason}") from error
     finally:
         torch.set_rng_state(drawn)
     return model

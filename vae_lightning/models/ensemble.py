@@ -18,6 +18,7 @@ from ..recipe import describe
 from ..scores import Score
 from ..scores.members import MemberMean, Spread
 from .base import TRAINING_ONLY, AnomalyModel
+from .noise import Noise
 from .stacked import lend, stacked
 
 
@@ -79,6 +80,7 @@ class Ensemble(AnomalyModel):
             lr_scheduler or one.lr_scheduler,
         )
         self.stack = self._stack()
+        self._noises = [Noise(k) for k in range(members)]
         whole = {name: MemberMean(score, members) for name, score in self.scores.items()}
         first = next(iter(whole))
         self.scores = cast(dict[str, Score], nn.ModuleDict({**whole, "Spread": Spread(whole[first])}))
@@ -191,22 +193,9 @@ class Ensemble(AnomalyModel):
 
     def _turns(self) -> Iterator[int]:
         """Each member in turn: what is drawn then is drawn for it."""
-        for k in range(self.members):
-            if self._trainer is not None:
-                self.stack._generator = self._generators[k]
+        for k, noise in enumerate(self._noises):
+            self.stack._noises = [noise]
             yield k
-
-    @property
-    def _generators(self) -> list[torch.Generator]:
-        if len(self._made) != self.members or self._made[0].device.type != self.device.type:
-            self._made = [torch.Generator(self.device) for _ in range(self.members)]
-        return self._made
-
-    _made: list[torch.Generator] = []  # noqa: RUF012 (never changed)
-
-    def _seed_noise(self, step: int) -> None:
-        for k, generator in enumerate(self._generators):
-            generator.manual_seed(self.noise_seed(step, k))
 
 
 def _drawn(one: AnomalyModel, k: int) -> Any:

@@ -69,7 +69,7 @@ class Grid(Network):
         """Height and width of the code."""
         if len(input_shape) != 3:
             raise UserError(
-                f"Grid: samples of shape {list(input_shape)} are no images (channels, height, width): use MLP"
+                f"Grid: samples of shape {list(input_shape)} are not images (channels, height, width): use MLP"
             )
         pixels = self.patch * 2 ** (len(self.channels) - 1)
         if any(side % pixels or not side for side in input_shape[1:]):

@@ -76,7 +76,7 @@ class Mixed(Likelihood):
     def build(self, input_shape: list[int]) -> None:
         super().build(input_shape)
         if len(input_shape) != 1:
-            raise UserError(f"Mixed: samples of shape {list(input_shape)} are no rows of a table")
+            raise UserError(f"Mixed: samples of shape {list(input_shape)} are not rows of a table")
         self.gaussian.build(input_shape)
         self._arrange(Columns([0] * input_shape[0]))
 

@@ -170,7 +170,7 @@ class Conv(Network):
         """(height, width) of the input and after each stage."""
         if len(input_shape) != 3:
             raise UserError(
-                f"Conv: samples of shape {list(input_shape)} are no images (channels, height, width): use MLP"
+                f"Conv: samples of shape {list(input_shape)} are not images (channels, height, width): use MLP"
             )
         sizes = [list(input_shape[1:])]
         for _ in self.channels:

@@ -16,10 +16,13 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 from ..batch import NORMAL, Batch
 from ..errors import UserError
 from .means import Means
+from .noise import Noise
 from .random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
     from ..detection.detector import Detector
+
+EVALUATION = 0  # a place in the run, where training has (rank, step)
 
 
 class Steps(LightningModule):
@@ -33,7 +36,7 @@ class Steps(LightningModule):
         self.beta = 1.0  # the weight of the KL term at the current step; in the checkpoint
         self._means = {split: Means() for split in ("train", "val", "test")}
         self._stale = False  # whether the weights have changed since scores and thresholds were fitted
-        self._generator: torch.Generator | None = None
+        self._noises = [Noise()]
         self._random_state: dict[str, Any] | None = None  # of the checkpoint that the training goes on from
 
     @abstractmethod
@@ -101,18 +104,20 @@ class Steps(LightningModule):
 
     def _evaluate(self, split: str, batch: Batch, batch_idx: int) -> None:
         """The terms of normal samples, the ones that the model is made for."""
-        x = self.prepared(batch.x[batch.label == NORMAL])
-        terms = self._with_noise_of(batch_idx, x, self.beta)
+        normal = batch.label == NORMAL
+        x, rows = self.prepared(batch.x[normal]), batch.row[normal]
+
+        def terms_at(beta: float) -> dict[str, Tensor]:
+            # the same noise in each epoch, and with any number of processes: differences are the model's
+            self._begin_noise(EVALUATION, self.global_rank, batch_idx, rows=rows)
+            return self.objective(x, beta)
+
+        terms = terms_at(self.beta)
         if split == "val":
             # what the best epoch is chosen by: the loss at the β that the training ends with, to compare epochs
-            final = terms if self.beta == self.final_beta else self._with_noise_of(batch_idx, x, self.final_beta)
-            terms["objective"] = final["loss"]
+            terms["objective"] = (terms if self.beta == self.final_beta else terms_at(self.final_beta))["loss"]
+        self._begin_noise(EVALUATION, self.global_rank, batch_idx)  # whoever draws next has other samples
         self._means[split].update(terms)
-
-    def _with_noise_of(self, batch_idx: int, x: Tensor, beta: float) -> dict[str, Tensor]:
-        # the same noise in each epoch: differences are the model's; from −2 on, for hash(-1) == hash(-2)
-        self._seed_noise(-2 - batch_idx)
-        return self.objective(x, beta)
 
     def _log_means(self, split: str) -> None:
         means = self._means[split].compute(self.trainer.strategy.reduce)
@@ -139,7 +144,7 @@ class Steps(LightningModule):
         if batch_idx == 0:  # not at the epoch's start, which Lightning leaves out at times when it resumes
             self._means["train"] = Means()
         # a function of the step, so that a resumed run draws what an undisturbed one would have drawn
-        self._seed_noise(self.trainer.fit_loop.epoch_loop.total_batch_idx)
+        self._begin_noise(self.global_rank, self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         # what zero_grad comes to, without its marks for a profiler
@@ -229,28 +234,22 @@ class Steps(LightningModule):
     # Noise
 
     def noise(self, *shape: int) -> Tensor:
-        """Standard normal noise on the model's device, keyed by (seed, rank, step) where a Trainer runs the model."""
-        return torch.randn(*shape, generator=self.generator, device=self.device)
+        """Standard normal noise on the model's device, of B samples (B, …) or of k draws each (k, B, features).
+
+        Where a Trainer runs the model, keyed by (seed, rank, step) in training, by (seed, row) in evaluation.
+        """
+        if self._trainer is None:
+            return torch.randn(*shape, device=self.device)
+        return self._noises[0](*shape, device=self.device)
 
     @property
     def generator(self) -> torch.Generator | None:
-        """What the noise is drawn from: torch's own generator, which ``torch.manual_seed`` sets, without a Trainer."""
-        return None if self._trainer is None else self._seeded
+        """For other random numbers in training: torch's own, which ``torch.manual_seed`` sets, without a Trainer."""
+        return None if self._trainer is None else self._noises[0].generator(self.device)
 
-    @property
-    def _seeded(self) -> torch.Generator:
-        mine = self._generator
-        # cuda is cuda:0 for a generator, and is not equal to it
-        if mine is None or (mine.device.type, mine.device.index or 0) != (self.device.type, self.device.index or 0):
-            self._generator = mine = torch.Generator(self.device)
-        return mine
-
-    def _seed_noise(self, step: int) -> None:
-        self._seeded.manual_seed(self.noise_seed(step))
-
-    def noise_seed(self, step: int, later: int = 0) -> int:
-        """Of the noise of a step, for this run or one whose seed is larger by ``later``."""
-        return hash((torch.initial_seed() + later, self.global_rank, step))
+    def _begin_noise(self, *place: int, rows: Tensor | None = None) -> None:
+        for noise in self._noises:
+            noise.begin(self.device, *place, rows=rows)
 
     @property
     def _world(self) -> int:

@@ -107,7 +107,7 @@ class InputComplexity(Score):
         self.score.check(model)
         shape = list(getattr(model, "input_shape", []))
         if self.compressor == "png" and shape and (len(shape) != 3 or shape[0] not in (1, 3)):
-            raise UserError(f"InputComplexity: samples of shape {shape} are no PNG images: give compressor = zlib")
+            raise UserError(f"InputComplexity: samples of shape {shape} are not PNG images: give compressor = zlib")
 
     def fit(self, model: Any, train: Iterable[Tensor], val: Iterable[Tensor]) -> None:
         self.score.fit(model, train, val)

@@ -145,7 +145,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     if given.name and (Path(given.name).name != given.name or given.name in (".", "..")):
         raise UserError(f"--name {given.name}: expected a name that a folder can have")
     if not given.config.is_file():
-        raise UserError(f"--config {given.config}: there is no such file: give configs/conv_vae.yaml for one")
+        raise UserError(f"--config {given.config}: there is no such file: give conv_vae, for example")
     if base := read_yaml(given.config, "expected a configuration").get("base"):
         raise UserError(f"--config {given.config}: is a sweep, not a configuration: its base is {base}")
     for key in overrides:

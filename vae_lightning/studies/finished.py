@@ -101,7 +101,7 @@ def read(folder: Path) -> Run:
     config, results = folder / "config.yaml", folder / RESULTS
     if not config.is_file():
         hint = f"{folder}/*" if any(folder.glob("*/config.yaml")) else "<runs>/<experiment>/version_<n>"
-        raise UserError(f"{folder} is no run (it has no config.yaml): give {hint}")
+        raise UserError(f"{folder} is not a run (it has no config.yaml): give {hint}")
     if not results.is_file():
         raise UserError(
             f"{folder} is not finished (it has no {RESULTS}): leave it out, or resume it: "
@@ -159,7 +159,7 @@ def read_scores(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _figure(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{name} = {value!r} is no number")
+        raise ValueError(f"{name} = {value!r} is not a number")
     return float(value)
 
 

@@ -78,7 +78,7 @@ def open_run(folder: Path) -> Opened:
         )
     data = build(recipe, where=str(checkpoint))
     if not isinstance(data, AnomalyDataModule):
-        raise UserError(f"{checkpoint}: {recipe['class_path']} is no data module")
+        raise UserError(f"{checkpoint}: {recipe['class_path']} is not a data module")
     data.prepare_data()
     return Opened(run, Detector(storage.restore(content, where=str(checkpoint))), data, checkpoint)
 

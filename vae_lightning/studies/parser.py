@@ -42,5 +42,5 @@ class StudyParser(argparse.ArgumentParser):
                 overrides[key] = yaml.safe_load(value)
             except (yaml.YAMLError, ValueError) as error:
                 said = " ".join(str(getattr(error, "problem", None) or error).split())
-                raise UserError(f"{self.command}: --{key} = {value}: no YAML: {said}") from error
+                raise UserError(f"{self.command}: --{key} = {value}: not valid YAML: {said}") from error
         return given, overrides

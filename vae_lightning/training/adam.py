@@ -28,7 +28,9 @@ class Prepared:
         self.views = list(self.steps.unbind())
         for state, view in zip(states, self.views, strict=True):
             state["step"] = view
-        self.kernel = torch._fused_adamw_ if self.group["decoupled_weight_decay"] else torch._fused_adam_
+        # torch 2.6 has no such key
+        decoupled = self.group.get("decoupled_weight_decay", isinstance(optimizer, torch.optim.AdamW))
+        self.kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
 
     def holds(self) -> bool:
         """Whether the optimizer's state is still the one that was prepared."""

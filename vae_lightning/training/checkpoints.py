@@ -80,7 +80,7 @@ def check(path: Path, content: dict[str, Any], model: nn.Module) -> None:
         for state in (content["state_dict"], model.state_dict())
     )
     of = content[storage.KEY]["model"]["class_path"].rsplit(".", 1)[-1]
-    hint = "give the configuration that it was trained with, or leave --config out to use the one saved beside it"
+    hint = "give the configuration that it was trained with, or leave --config out to use the one saved with it"
     if of != type(model).__name__:
         raise UserError(
             f"{path}: the checkpoint's model is {of}, the configuration says {type(model).__name__}: {hint}"

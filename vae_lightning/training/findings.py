@@ -158,7 +158,7 @@ def of_scores(score: np.ndarray, norm: np.ndarray, fresh: np.ndarray, label: np.
         what = f"rank correlation {rho:.3f}"
         if rho > 0.98:
             return [Finding("against ‖x‖", what, "bad", "the score is the norm in other words", "train longer")]
-        return [Finding("against ‖x‖", what, "good", "there are no anomalies to measure by")]
+        return [Finding("against ‖x‖", what, "good", "no anomalies to measure with")]
     own, found = roc_auc_score(label, score), []
     others = {"against ‖x‖": (norm, "the norm"), "against an untrained net": (fresh, "an untrained net")}
     for name, (other, called) in others.items():

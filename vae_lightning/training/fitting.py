@@ -167,7 +167,7 @@ def _folder(folder: str | Path | None) -> Path | None:
         return None
     place = Path(folder).resolve()
     if (place / "checkpoints").exists() or (place / runs.RESULTS).exists():
-        raise UserError(f"{folder}: holds a run already: give a folder of its own to each, or remove it")
+        raise UserError(f"{folder}: already holds a run: give another folder, or remove it")
     return place
 
 

@@ -14,6 +14,7 @@ from ..errors import UserError
 
 PRECISIONS = "32-true", "64-true", "16-mixed", "bf16-mixed"
 SHORT = "32", "64", "16", "bf16"  # the same, as Lightning reads them
+MOST = 2**31 - 1  # steps, batches or epochs, that a tensor can be divided by
 SHARDED = strategies.FSDPStrategy, strategies.DeepSpeedStrategy, strategies.ModelParallelStrategy
 
 
@@ -25,8 +26,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """
     for key, least in (("accumulate_grad_batches", 1), ("check_val_every_n_epoch", 1), ("log_every_n_steps", 0)):
         value = settings.get(key)
-        if isinstance(value, int) and value < least:
-            raise UserError(f"trainer.{key} = {value}: give at least {least}")
+        if isinstance(value, int) and not least <= value <= MOST:
+            raise UserError(f"trainer.{key} = {value}: give a number from {least} to {MOST}")
     _check_interval("val_check_interval", settings.get("val_check_interval"))
     _check_interval("limit_train_batches", settings.get("limit_train_batches"))
     clip = settings.get("gradient_clip_val")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import blaming
+from ..errors import UserError, blaming
 from ..models.steps import Steps
 
 SAMPLES = 16
@@ -42,6 +42,10 @@ def rehearse(model: Any, data: Any) -> None:
         with blaming(f"{name} with {type(optimizer).__name__}"):
             raw = torch.cat([raw] * model.orders)  # an ensemble is given one batch for each order
             optimizer.step(lambda: _loss(fresh, raw))
+            after = _loss(fresh, raw)
+        if not after.isfinite():
+            rate = optimizer.param_groups[0].get("lr")
+            raise UserError(f"model.init_args.optimizer: after one step with lr = {rate} the loss is {after}: lower lr")
 
 
 def _loss(model: Any, raw: Tensor) -> Tensor:

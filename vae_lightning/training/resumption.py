@@ -125,7 +125,7 @@ class Resumption(Callback):
         elif (world := len(checkpoint.get("ranks", []))) not in (0, trainer.world_size):
             raise UserError(
                 f"the checkpoint was saved within an epoch by {world} processes, and these are {trainer.world_size}: "
-                "go on with as many, or from a checkpoint of an epoch's end"
+                "continue with as many, or from a checkpoint of an epoch's end"
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:

@@ -137,7 +137,7 @@ def cautions(model: Any, metrics: Mapping[str, float], tested: bool) -> list[str
     if not tested:
         found.append("note         there was no test")
     if not any(name.endswith("/auroc") for name in metrics):
-        found.append("note         there are no anomalies to measure by: no AUROC, F1, precision and recall")
+        found.append("note         no anomalies to measure with: no AUROC, F1, precision and recall")
     return found
 
 

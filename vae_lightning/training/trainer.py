@@ -22,6 +22,7 @@ from .callbacks.progress import Bar, Lines, Summary
 from .checkpoints import AtomicCheckpointIO
 from .lean import NoProfiler, lean
 from .limits import check_settings, check_strategy
+from .processes import ended_together
 from .resumption import Resumption
 
 
@@ -84,7 +85,7 @@ class Trainer(pl.Trainer):
         weights_only: bool | None = True,
     ) -> None:
         data = train_dataloaders if isinstance(train_dataloaders, pl.LightningDataModule) else datamodule
-        with lean(self, model, data) if self.lean else contextlib.nullcontext():
+        with ended_together(self), lean(self, model, data) if self.lean else contextlib.nullcontext():
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         if isinstance(model, AnomalyModel) and model.preprocessing is None and isinstance(data, AnomalyDataModule):
             data.setup("fit")  # it was trained in other processes, which sent weights alone

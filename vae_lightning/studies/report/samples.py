@@ -1,4 +1,4 @@
-"""Single samples in the report, the strangest, the most ordinary and the mistakes, each with its reasons."""
+"""Single samples in the report, those with the highest and lowest scores, and the mistakes, each with its reasons."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def samples(detector: Detector, raw: Tensor, label: np.ndarray, row: np.ndarray)
     found = detector(raw)
     score, alarm = np.asarray(found.score), np.asarray(found.anomaly)
     groups = {
-        "The strangest": _some(-score, np.ones(len(score), bool)),
+        "Highest scores": _some(-score, np.ones(len(score), bool)),
         "False alarms": _some(-score, alarm & (label == NORMAL)),
         "Missed anomalies": _some(score, ~alarm & (label == ANOMALY)),
-        "The most ordinary": _some(score, np.ones(len(score), bool)),
+        "Lowest scores": _some(score, np.ones(len(score), bool)),
     }
     chosen = np.concatenate(list(groups.values()))
     explanation = Explainer(detector, tries=REASONS)(raw[torch.from_numpy(chosen).to(raw.device)])

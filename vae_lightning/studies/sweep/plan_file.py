@@ -71,7 +71,7 @@ def read(file: Path, given: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
 
 
 _WANTED = {
-    "base": "the path of a configuration, configs/beta_vae.yaml for one",
+    "base": "the path of a configuration, such as configs/beta_vae.yaml",
     "search": "configuration keys and their values, such as model.init_args.beta: [0.5, 1, 4]",
     "objectives": "metrics and their directions, such as val/auroc: maximize",
 }
@@ -79,14 +79,14 @@ _WANTED = {
 
 def _load(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise UserError(f"--config {file}: there is no such file: give a sweep, configs/sweeps/synthetic.yaml for one")
+        raise UserError(f"--config {file}: there is no such file: give a sweep such as sweeps/synthetic")
     return read_yaml(file, "sweep: expected keys such as base, search and objectives")
 
 
 def _base(file: Path, base: str) -> Path:
     places = (file.parent / base, Path(base))
     if not (found := next((path for path in places if path.is_file()), None)):
-        raise UserError(f"{file}: base = {base}: there is no such file, neither beside the sweep file nor here")
+        raise UserError(f"{file}: base = {base}: there is no such file, neither next to the sweep file nor here")
     if not isinstance(content := _load(found), dict) or "base" in content:
         raise UserError(f"{file}: base = {base}: is a sweep, not a configuration")
     return found
@@ -118,7 +118,7 @@ def _search(file: Path, search: Any, sampler: str) -> dict[str, list[Any] | Rang
         elif not values:
             raise UserError(f"{what} = []: an empty list leaves nothing to try: give at least one value")
         elif twice := [v for i, v in enumerate(values) if v in values[:i]]:
-            raise UserError(f"{what}: {label(twice[0])} stands there twice")
+            raise UserError(f"{what}: {label(twice[0])} appears twice")
         else:
             space[key] = values
     return space

@@ -54,7 +54,7 @@ def kept(trainer: Trainer) -> list[Path]:
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             names += [callback.best_model_path, callback.last_model_path, *callback.best_k_models]
-        elif isinstance(callback, LastCheckpoint):
+        elif isinstance(callback, LastCheckpoint) and callback.folder is not None:  # it is where others have trained
             names.append(callback.path)
     return [path for name in dict.fromkeys(names) if name and (path := Path(name)).is_file()]
 

@@ -39,7 +39,7 @@ class Evidence(Checked):
 
     def check(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not callable(getattr(pl_module, "log_weights", None)):
-            raise UserError(f"trainer.callbacks: Evidence needs a VAE, and {type(pl_module).__name__} is none")
+            raise UserError(f"trainer.callbacks: Evidence needs a VAE, not {type(pl_module).__name__}")
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.total = torch.zeros(3, dtype=torch.float64)
