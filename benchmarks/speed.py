@@ -155,25 +155,28 @@ def members(k: int = 16) -> dict[str, Figures]:
     """K members trained as one, beside one: how many times the throughput."""
     x = rows_of(12_500, 20)
 
-    def train(model: VAE | Ensemble, **kwargs: Any) -> None:
-        fit(model, Arrays(x, test_fraction=0), max_epochs=3, verbose=False, device="cpu", **kwargs)
+    def train(model: VAE | Ensemble, batch_size: int, **kwargs: Any) -> None:
+        data = Arrays(x, test_fraction=0, batch_size=batch_size)
+        fit(model, data, max_epochs=3, verbose=False, device="cpu", **kwargs)
 
     def one() -> VAE:
         return VAE([20], MLP([64, 32]), 8, MeanSquaredError())
 
     found = {}
-    for name, options in (("training", {"limit_val_batches": 0}), ("whole", {})):
-        ways: dict[str, Callable[[], None]] = {
-            "one": lambda: train(one(), **options),  # noqa: B023 (called at once)
-            "all": lambda: train(Ensemble([20], one(), k), **options),  # noqa: B023
-        }
-        clock, _ = estimator_time.race(ways, 5)
-        times = round(k * ratio(clock["one"], clock["all"]), 2)
-        found[name] = {"times": times, "seconds": clock}
-    what = f"{k} members of a 20-64-32-8 VAE as one module, batches of 128: samples a second"
-    notes = f"with validation, {k} sets of scores and calibration in each epoch {found['whole']['times']:.1f}"
-    row = figures(what, "one member", 8.0, found["training"]["times"], most=False, seconds=found, notes=notes)
-    return {"members": row}
+    for size in (32, 128):
+        times, seconds = {}, {}
+        for name, options in (("training", {"limit_val_batches": 0}), ("whole", {})):
+            ways: dict[str, Callable[[], None]] = {
+                "one": partial(lambda **given: train(one(), **given), batch_size=size, **options),
+                "all": partial(lambda **given: train(Ensemble([20], one(), k), **given), batch_size=size, **options),
+            }
+            seconds[name], _ = estimator_time.race(ways, 5)
+            times[name] = round(k * ratio(seconds[name]["one"], seconds[name]["all"]), 2)
+        what = f"{k} members of a 20-64-32-8 VAE as one module, batches of {size}: samples a second"
+        notes = f"with validation, {k} sets of scores and calibration in each epoch {times['whole']:.1f}"
+        row = figures(what, "one member", 8.0, times["training"], most=False, seconds=seconds, notes=notes)
+        found[f"members, {size}"] = row
+    return found
 
 
 def sweep() -> dict[str, Figures]:
