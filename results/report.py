@@ -29,7 +29,6 @@ SECTIONS = [
     tables.tables,
     tables.left_out,
     tables.mixed_columns,
-    tables.members,
     textures.textures,
     images.benchmark,
     images.with_calibration,

@@ -242,7 +242,7 @@ WRONG = {
 def test_normal_data_alone_are_trained_on_and_the_table_says_what_is_missing(run, tmp_path, capsys):
     assert run(DIGITS + " --data.init_args.normal_classes=[0,1,2,3,4,5,6,7,8,9] --trainer.max_epochs 2") == 0
     out = capsys.readouterr().out
-    assert "no anomalies to measure by" in out
+    assert "no anomalies to measure with" in out
     assert "auroc" not in out.split("note", 1)[0]
     metrics = json.loads(next(tmp_path.rglob("results.json")).read_text())["metrics"]
     assert 0 <= metrics["test/false_alarm_rate"] < 0.2

@@ -407,7 +407,7 @@ def test_pictures(faulty: tuple[Explanation, np.ndarray]) -> None:
     assert changed[spots[0]].mean() > 3 * changed[~spots[0]].mean()
     read = np.asarray(Image.open(io.BytesIO(png(picture, scale=3))))
     assert np.array_equal(read, picture.repeat(3, 0).repeat(3, 1))
-    with pytest.raises(UserError, match="no images"):
+    with pytest.raises(UserError, match="not images"):
         heat(_of_a_table())
 
 

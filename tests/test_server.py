@@ -154,7 +154,7 @@ BAD: dict[str, tuple[str, bytes, int, str]] = {
     "a pickle in disguise": ("application/vnd.apache.arrow.file", pickle.dumps(os.getcwd), 422, "no Arrow file"),
     "a pickle": ("application/octet-stream", pickle.dumps(os.getcwd), 415, "give one of application/json"),
     "images": ("image/png", b"", 422, "reads no image files"),
-    "no form": ("multipart/form-data", b"x", 400, "no form"),
+    "no form": ("multipart/form-data", b"x", 400, "not a form"),
 }
 
 

@@ -426,7 +426,7 @@ def test_a_detectors_own_file_is_tested_and_not_resumed(original: Path, run: Run
     line = f"fit --ckpt_path mine.ckpt --config {CONFIGS}/beta_vae.yaml{SMALL}"
     assert run(line + " --model.init_args.network.init_args.hidden=[8]") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "mine.ckpt: holds a detector and no training" in error
+    assert "mine.ckpt: holds a detector, and no training" in error
 
 
 # Checkpoints of version 0.1, written by it; beside each are raw test samples and the scores that it gave them

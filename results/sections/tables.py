@@ -166,26 +166,3 @@ def mixed_columns() -> Iterator[str]:
 
 def _range(numbers: list[int]) -> str:
     return str(min(numbers)) if min(numbers) == max(numbers) else f"{min(numbers)}–{max(numbers)}"
-
-
-def members() -> Iterator[str]:
-    """What an ensemble finds with more members."""
-    found = [row for row in rows("members.csv") if row["score"] == "NegativeELBO"]
-    counts = sorted({int(row["members"]) for row in found})
-    sets = {"six tables": [row for row in found if not row["data"].startswith("Fashion")]}
-    sets["Fashion-MNIST, shirts normal"] = [row for row in found if row["data"].startswith("Fashion")]
-    yield (
-        "**Ensembles** (`results/members.py`): test AUROC of the mean of calibrated negative ELBOs by number of "
-        "members; ± is the standard deviation over seeds of the mean over data sets, in brackets the seeds. Members "
-        "have seeds and orders of their own.\n"
-    )
-    body = []
-    for title, some in sets.items():
-        seeds = sorted({row["seed"] for row in some})
-        cells = []
-        for k in counts:
-            mine = [row for row in some if int(row["members"]) == k]
-            each = [[float(row["auroc"]) for row in mine if row["seed"] == seed] for seed in seeds]
-            cells.append(f"{spread([statistics.mean(values) for values in each])} ({len(seeds)})")
-        body.append([title, *cells])
-    yield from table(["data", *(f"K = {k}" for k in counts)], body)

@@ -16,7 +16,7 @@ from vae_lightning.training.trainer import Trainer
 SAID = {
     "--trainer.accumulate_grad_batches 0": "trainer.accumulate_grad_batches = 0: give a number from 1 to",
     "--trainer.accumulate_grad_batches 18446744073709551616": "give a number from 1 to 2147483647",
-    "--model.init_args.optimizer.init_args.lr 1e400": "after one step with lr = inf the loss is nan: lower lr",
+    "--model.init_args.optimizer.init_args.lr 1e400": "lr = inf: give a finite number",
     "--trainer.val_check_interval 0": "trainer.val_check_interval = 0: give so many batches",
     "--trainer.val_check_interval 1000000": "`val_check_interval` (1000000) must be less than or equal to the number",
     "--trainer.precision 16-true": "trainer.precision = 16-true: give one of 32-true",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -42,10 +43,9 @@ def rehearse(model: Any, data: Any) -> None:
         with blaming(f"{name} with {type(optimizer).__name__}"):
             raw = torch.cat([raw] * model.orders)  # an ensemble is given one batch for each order
             optimizer.step(lambda: _loss(fresh, raw))
-            after = _loss(fresh, raw)
-        if not after.isfinite():
-            rate = optimizer.param_groups[0].get("lr")
-            raise UserError(f"model.init_args.optimizer: after one step with lr = {rate} the loss is {after}: lower lr")
+        rate = optimizer.param_groups[0].get("lr")
+        if isinstance(rate, float) and not math.isfinite(rate):
+            raise UserError(f"model.init_args.optimizer: lr = {rate}: give a finite number")
 
 
 def _loss(model: Any, raw: Tensor) -> Tensor:
