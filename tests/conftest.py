@@ -3,19 +3,18 @@
 import gc
 import gzip
 import hashlib
+import multiprocessing
 import os
-import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of libraries that are yet to be loaded: two workers have two cores
 
@@ -30,6 +29,7 @@ from vae_lightning.commands import main
 from vae_lightning.data import MNIST, FashionMNIST
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+BOUND = 400  # seconds: a machine full of other work is slow, and not broken
 
 
 def pytest_collection_finish() -> None:
@@ -159,78 +159,64 @@ def kill(folder: Path, arguments: list[str], when: Callable[[], bool], by: int =
         when: Whether it has come far enough.
         by: The signal.
     """
-    with open(os.devnull, "w") as nowhere:
-        child = start(folder, lambda: main(arguments), nowhere, nowhere)
-    ended = 0
+    child = start(folder, arguments)
     try:
-        deadline = time.monotonic() + 400  # a machine full of other work is slow, and not broken
+        deadline = time.monotonic() + BOUND
         while not (there := when()) and time.monotonic() < deadline:
-            ended = os.waitpid(child, os.WNOHANG)[0]
-            assert not ended, "it ended before it could be killed"
+            assert child.is_alive(), "it ended before it could be killed"
             time.sleep(0.005)
         assert there, "it did not come so far"  # not asked again: it may be past it
-        os.kill(child, by)
-        ended, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status)
+        os.kill(child.pid, by)
+        return end(child)
     finally:
-        if not ended:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        child.kill()
 
 
 def command(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, with its exit code and what it prints."""
-    return _output(folder, lambda: main(arguments))
+    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
+        code = end(start(folder, arguments, out.name, err.name))
+        return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
 
 
 def script(folder: Path, file: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python's ``file arguments``, or ``-m vae_lightning`` for that, in a process that has nothing of this package.
+    """``python file arguments`` in a new process."""
+    line = [sys.executable, file, *arguments]
+    return subprocess.run(line, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
 
-    Torch and Lightning are there already: to import them again takes longer than most scripts.
+
+def start(folder: Path, arguments: list[str], out: str = os.devnull, err: str = os.devnull) -> Any:
+    """A command in a process of its own, which has imported everything: to import it again takes longer than to run.
+
+    It is a fork of a process that has done nothing else: a fork of this one would share threads and locks with tests.
     """
-
-    def work() -> None:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "vae_lightning"]:
-            del sys.modules[name]
-        gc.collect()
-        sys.argv, sys.path[0] = [file, *arguments], str(folder)
-        if file == "vae_lightning":
-            runpy.run_module(file, run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(file, run_name="__main__")
-
-    return _output(folder, work)
+    clean = multiprocessing.get_context("forkserver")
+    clean.set_forkserver_preload(
+        ["vae_lightning.commands.entry", "vae_lightning.commands.parser", "torchvision", "PIL"]
+    )
+    child = clean.Process(target=_command, args=(folder, arguments, dict(os.environ), out, err))
+    child.start()
+    return child
 
 
-def _output(folder: Path, work: Callable[[], int | None]) -> subprocess.CompletedProcess[str]:
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        code = os.waitstatus_to_exitcode(os.waitpid(start(folder, work, out, err), 0)[1])
-        out.seek(0)
-        err.seek(0)
-        return subprocess.CompletedProcess([], code, out.read(), err.read())
+def end(child: Any) -> int:
+    """The exit code of a process, or minus the signal that has ended it."""
+    child.join(BOUND)
+    running = child.is_alive()
+    child.kill()
+    assert not running, "it goes on without end"
+    code: int = child.exitcode
+    return code
 
 
-def start(folder: Path, work: Callable[[], int | None], out: IO[str], err: IO[str]) -> int:
-    """A fork of this process, which has imported everything: to import it again takes longer than most commands."""
-    sys.stdout.flush()
-    if child := os.fork():
-        return child
-    code = 70
-    try:
-        os.chdir(folder)
-        os.dup2(out.fileno(), 1)
-        os.dup2(err.fileno(), 2)
-        sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115 (until the process ends)
-        torch.cuda._is_in_bad_fork = lambda: False  # type: ignore[attr-defined]  # nobody uses it, here or there
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
-        for helper in (forkserver._forkserver, resource_tracker._resource_tracker):  # type: ignore[attr-defined]
-            helper.__init__()  # its own, for --jobs: those of this process are no child's
-        code = work() or 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def _command(folder: Path, arguments: list[str], variables: dict[str, str], out: str, err: str) -> None:
+    os.chdir(folder)
+    os.environ.update(variables)
+    for number, file in ((1, out), (2, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115 (until the process ends)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+    torch.set_num_threads(1)
+    for helper in (forkserver._forkserver, resource_tracker._resource_tracker):  # type: ignore[attr-defined]
+        helper.__init__()  # its own, for --jobs: those of this process are no child's
+    sys.exit(main(arguments))

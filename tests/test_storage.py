@@ -160,7 +160,7 @@ def test_commands_import_and_run_nothing(
 def test_the_same_in_a_process_of_its_own(content: Any, folder: Path, tmp_path: Path) -> None:
     """Where nothing has been imported before; the working directory is on the path there."""
     torch.save(put(content, "model.network", "trap.Trap"), folder / "checkpoints/last.ckpt")
-    done = script(tmp_path, "vae_lightning", "test", "--ckpt_path", "last")
+    done = script(tmp_path, "-m", "vae_lightning", "test", "--ckpt_path", "last")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "sprung").exists()

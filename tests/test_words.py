@@ -177,7 +177,7 @@ def test_save_and_load(made: Detector, tmp_path: Path) -> None:
 def test_a_schema_that_does_not_belong_to_the_weights_is_refused(detector: Detector, tmp_path: Path) -> None:
     for wrong, said in (
         ({"columns": [], "dtype": "float32"}, "there must be a column"),
-        ({**detector.model.trained_on["schema"], "columns": detector.schema.to_json()["columns"][1:]}, "do not go"),  # type: ignore[union-attr]
+        ({**detector.model.trained_on["schema"], "columns": detector.schema.to_json()["columns"][1:]}, "do not match"),  # type: ignore[union-attr]
     ):
         detector.model.trained_on["schema"] = wrong
         detector.save(tmp_path / "it.ckpt")

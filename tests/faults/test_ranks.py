@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CONFIGS, start
+from conftest import CONFIGS, command, end, start
 from harness import assert_equal, trained_state
 from lightning.pytorch import Callback
-
-from vae_lightning.commands import main
 
 FIT = (
     f"fit --config {CONFIGS}/beta_vae.yaml --data.init_args.samples 400 --data.init_args.batch_size 16 "
@@ -23,7 +20,6 @@ FIT = (
     "--trainer.enable_progress_bar false --trainer.enable_model_summary false --trainer.callbacks+=test_ranks.Fault "
 )
 RUN = Path("lightning_logs/beta_vae/version_0")
-BOUND = 400  # seconds: a machine full of other work is slow; gloo itself would wait for 1,800
 
 
 class Fault(Callback):
@@ -46,9 +42,8 @@ Way = Callable[[Path], tuple[int, str]]
 
 def by_fork(folder: Path) -> tuple[int, str]:
     """One command that forks; its exit code, and what is printed."""
-    with (folder / "said").open("w+") as said:
-        child = start(folder, lambda: main([*FIT.split(), "--trainer.strategy", "ddp_fork"]), said, said)
-        return end(child), (folder / "said").read_text()
+    said = said_in(folder)
+    return end(start(folder, [*FIT.split(), "--trainer.strategy", "ddp_fork"], *said)), Path(said[0]).read_text()
 
 
 def by_torchrun(folder: Path) -> tuple[int, str]:
@@ -58,27 +53,21 @@ def by_torchrun(folder: Path) -> tuple[int, str]:
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     elastic = {"TORCHELASTIC_RUN_ID": "none", "GROUP_RANK": "0"}
-    with (folder / "said").open("w+") as said, pytest.MonkeyPatch.context() as patch:
-        children = []
+    said, children = said_in(folder), []
+    with pytest.MonkeyPatch.context() as patch:
         for rank in "01":
             for key, value in {**shared, **elastic, "RANK": rank, "LOCAL_RANK": rank, "ROLE_RANK": rank}.items():
                 patch.setenv(key, value)
-            children.append(start(folder, lambda: main([*FIT.split(), "--trainer.strategy", "ddp"]), said, said))
-        code, _ = (end(child) for child in children)
-        return code, (folder / "said").read_text()
+            children.append(start(folder, [*FIT.split(), "--trainer.strategy", "ddp"], *said))
+    code, _ = (end(child) for child in children)
+    return code, Path(said[0]).read_text()
 
 
-def end(child: int) -> int:
-    """The exit code of a process, or minus the signal that has ended it."""
-    deadline = time.monotonic() + BOUND
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise AssertionError("it goes on without end")
+def said_in(folder: Path) -> tuple[str, str]:
+    """An empty file for what is printed, on both ways."""
+    file = folder / "said"
+    file.write_text("")
+    return str(file), str(file)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +100,7 @@ def test_all_end_with_one_line_and_the_run_goes_on(
     assert (ended, len(lines)) == (code, 1)
     assert "Traceback" not in said
     monkeypatch.delenv("FAULT")
-    with (tmp_path / "said").open("w+") as out:
-        line = f"{FIT} --trainer.strategy ddp_fork --ckpt_path {RUN}/checkpoints/last.ckpt"
-        assert end(start(tmp_path, lambda: main(line.split()), out, out)) == 0, (tmp_path / "said").read_text()
+    line = f"{FIT} --trainer.strategy ddp_fork --ckpt_path {RUN}/checkpoints/last.ckpt"
+    done = command(tmp_path, line.split())
+    assert done.returncode == 0, done.stderr
     assert_equal(trained_state(tmp_path / RUN), trained_state(whole))
