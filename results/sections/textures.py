@@ -16,7 +16,8 @@ def textures() -> Iterator[str]:
     yield (
         "**Small defects in textures** (`results/textures.py`, `images.yaml`): AUROC of images / of pixels, mean ± "
         "standard deviation over seeds of images, weights and order (in brackets how many, where not three). A dash: "
-        "not measured. `of the input alone` is the same score without a network.\n"
+        "not measured. `of the input alone` is the same score without a network. `ReconstructionError` has no map: "
+        "its pixels are those that `explain` blames.\n"
     )
     if all(row["score"] != "PatchEnergy" for row in found):
         yield "The recipe with its network has not been measured over these textures and seeds yet.\n"

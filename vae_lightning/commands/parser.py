@@ -151,6 +151,9 @@ class CLI(LightningCLI):
         )
         parser.add_lightning_class_args(Pictures, "pictures")
 
+    def _add_instantiators(self) -> None:
+        """None: a model keeps its own arguments; to hand them over, Lightning would write the whole configuration."""
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.args = args
         try:

@@ -5,21 +5,18 @@ scikit-learn is imported where it is used: runs without these callbacks start ha
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ...colours import BLACK, CLASS_COLOURS, CLASS_MARKERS
 from ...data import ANOMALY, NORMAL, Loader
 from ...errors import UserError
-from ..board import VIEW
+from .pictures import show
 
 
 class LatentMixture(Callback):
@@ -76,7 +73,7 @@ class LatentMixture(Callback):
             picture = clusters_in(
                 plane.transform(z_test[some]), clusters[some], test[some], centres, names, data.classes
             )
-            show(trainer, "mixture", picture)
+            show(trainer, picture, "mixture", "mixture", trainer.global_step)
 
 
 class LatentMap(Callback):
@@ -110,7 +107,8 @@ class LatentMap(Callback):
         pca = PCA(2).fit(z[label == NORMAL])
         perplexity = min(self.perplexity, (len(z) - 1) / 3)
         tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=self.seed).fit_transform(z)
-        show(trainer, "latent_map", latent_map(pca.transform(z), tsne, target, label, data.classes))
+        picture = latent_map(pca.transform(z), tsne, target, label, data.classes)
+        show(trainer, picture, "latent_map", "latent_map", trainer.global_step)
 
 
 @torch.no_grad()
@@ -220,15 +218,3 @@ def scatter(axis: Axes, points: np.ndarray, index: int, title: str) -> None:
     if index < 0:  # no class
         color, marker = BLACK, "P"
     axis.scatter(points[:, 0], points[:, 1], s=13, alpha=0.6, color=color, marker=marker, linewidths=0, label=title)
-
-
-def show(trainer: Trainer, name: str, figure: Figure) -> None:
-    """Into the run's folder and TensorBoard."""
-    FigureCanvasAgg(figure)  # no window, no global state of pyplot
-    if trainer.log_dir and trainer.loggers:
-        folder = Path(trainer.log_dir) / "pictures"
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / f"{name}.png", dpi=110)
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(VIEW + name, figure, trainer.global_step, close=False)

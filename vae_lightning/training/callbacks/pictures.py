@@ -6,11 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from ...colours import BLACK, BLUE, ORANGE
@@ -65,12 +67,13 @@ def histogram(scores: Tensor, label: Tensor, threshold: float, score: str, title
     low, high = scores.min().item(), scores.quantile(0.99).item()
     if reachable := math.isfinite(threshold):
         high = max(high, 1.2 * threshold)
-    bins = torch.linspace(low, high, 61).tolist()
+    bins = np.linspace(low, high, 61)
     for what, colour, kind in ((NORMAL, BLUE, "normal"), (ANOMALY, ORANGE, "anomalous")):
         chosen = scores[label == what].clamp(max=high)
         if not len(chosen):  # normal data alone
             continue
-        axis.hist(chosen.numpy(), bins, density=True, color=colour, alpha=0.6, label=f"{kind} (n = {len(chosen):,})")
+        density, _ = np.histogram(chosen.numpy(), bins, density=True)
+        axis.stairs(density, bins, fill=True, color=colour, alpha=0.6, label=f"{kind} (n = {len(chosen):,})")
     if reachable:
         axis.axvline(threshold, color=BLACK, linestyle="--", label=f"threshold {threshold:.4g}")
     beyond = int((scores > high).sum())
@@ -176,15 +179,7 @@ class Pictures(Callback):
 
     @staticmethod
     def _show(trainer: Trainer, name: str, figure: Figure) -> None:
-        FigureCanvasAgg(figure)  # no window, no global state of pyplot
-        # not trainer.log_dir: that asks all ranks, and only this one is here
-        if log_dir := next((logger.log_dir for logger in trainer.loggers if logger.log_dir), None):
-            folder = Path(log_dir) / "pictures"
-            folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(folder / f"{name}_epoch{trainer.current_epoch:03d}.png", dpi=110)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(VIEW + name, figure, _step(trainer), close=False)
+        show(trainer, figure, name, f"{name}_epoch{trainer.current_epoch:03d}", _step(trainer))
 
     @staticmethod
     def _project(trainer: Trainer, z: Tensor, facts: dict[str, list[str]], images: Tensor | None = None) -> None:
@@ -194,6 +189,22 @@ class Pictures(Callback):
                 rows = list(zip(*facts.values(), strict=True))
                 place: dict[str, Any] = {"global_step": _step(trainer), "tag": "latent"}
                 logger.experiment.add_embedding(z, rows, images, metadata_header=list(facts), **place)
+
+
+def show(trainer: Trainer, figure: Figure, name: str, file: str, step: int) -> None:
+    """Put a picture on TensorBoard under a name, and into the run's folder as ``pictures/<file>.png``."""
+    figure.set_dpi(110)
+    canvas = FigureCanvasAgg(figure)  # no window, no global state of pyplot
+    canvas.draw()  # once: both show the same pixels
+    pixels = np.asarray(canvas.buffer_rgba())
+    # not trainer.log_dir: that asks all ranks, and only this one is here
+    if log_dir := next((logger.log_dir for logger in trainer.loggers if logger.log_dir), None):
+        folder = Path(log_dir) / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{file}.png")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(VIEW + name, pixels, step, dataformats="HWC")
 
 
 def axis_name(detector: Any) -> str:
