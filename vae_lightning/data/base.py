@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ class AnomalyDataModule(Recorded, LightningDataModule):
     classes: list[str]
     preprocessing: Preprocessing
     binarize: bool = False  # of images; see MNIST
-    orders: int = 1  # that a model is given the training samples in at once, see Loader
+    orders: Sequence[int] = (0,)  # that a model is given the training samples in at once, see Loader
     has_masks: bool = False  # whether it is known of some test images which pixels are anomalous; see mask
 
     def __init__(
@@ -232,5 +233,5 @@ class AnomalyDataModule(Recorded, LightningDataModule):
             device=device,
             num_workers=self.num_workers,
             redraw=self.redraw if split == "train" else None,
-            orders=self.orders if shuffle else 1,
+            orders=self.orders if shuffle else (0,),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -106,8 +106,8 @@ class Loader:
         num_workers: 0 indexes tensors in this process, the fastest way for data in memory. More read ahead with a
             plain DataLoader, for splits whose samples come from disk.
         redraw: What is drawn anew each epoch: (raw samples, a generator on their device) → samples of the same shape.
-        orders: So many orders at once, those of ``seed`` and of the seeds after it: each batch holds the batch of the
-            first, then that of the second, and so on.
+        orders: Several orders at once, each by how much its seed is larger than ``seed``: each batch holds the batch
+            of the first, then that of the second, and so on.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Loader:
         device: torch.device | None = None,
         num_workers: int = 0,
         redraw: Redraw | None = None,
-        orders: int = 1,
+        orders: Sequence[int] = (0,),
     ) -> None:
         self.split, self.batch_size, self.shuffle = split, batch_size, shuffle
         self.seed, self.num_workers, self.redraw, self.orders = seed, num_workers, redraw, orders
@@ -182,8 +182,8 @@ class Loader:
 
     def _plan(self) -> list[Tensor]:
         """The positions of each batch of this rank's epoch."""
-        orders = [self._order(later) for later in range(self.orders)]
-        return orders[0] if self.orders == 1 else [torch.cat(batches) for batches in zip(*orders, strict=True)]
+        orders = [self._order(later) for later in self.orders]
+        return orders[0] if len(orders) == 1 else [torch.cat(batches) for batches in zip(*orders, strict=True)]
 
     def _order(self, later: int) -> list[Tensor]:
         n = len(self.split)

@@ -40,7 +40,7 @@ class AnomalyModel(Recorded, Steps):
         lr_scheduler: Stepped once an epoch, OneCycleLR and CyclicLR at each optimiser step; None keeps the rate.
     """
 
-    orders = 1  # in how many orders at once it is given the training samples
+    orders: Sequence[int] = (0,)  # of which seeds it is given the training samples, see Loader
 
     def __init__(
         self,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch
@@ -19,10 +18,10 @@ from ..scores import Score
 from ..scores.members import MemberMean, Spread
 from .base import TRAINING_ONLY, AnomalyModel
 from .noise import Noise
-from .stacked import lend, stacked
+from .together import Together
 
 
-class Ensemble(AnomalyModel):
+class Ensemble(Together, AnomalyModel):
     """K members that differ in their initial weights and their noise: one module, one optimiser, one pass.
 
     Lakshminarayanan, Pritzel and Blundell 2017, "Simple and Scalable Predictive Uncertainty Estimation using Deep
@@ -68,7 +67,7 @@ class Ensemble(AnomalyModel):
         one = member if isinstance(member, AnomalyModel) else member(input_shape)
         if list(one.input_shape) != list(input_shape):
             raise UserError(f"Ensemble: the member takes {one.input_shape}, and input_shape = {list(input_shape)}")
-        self.members, self.orders = members, members if orders == "own" else 1
+        self.members, self.orders = members, range(members if orders == "own" else 1)
         self._apart = [_drawn(one, k) for k in range(members)]  # a list, for their weights are the stack's
         given = one.arguments
         super().__init__(
@@ -88,19 +87,6 @@ class Ensemble(AnomalyModel):
         if self.preprocessing is not None:
             self.prepare_for(self.preprocessing)
 
-    def _stack(self) -> Any:
-        """One model like the members, whose weights are all of theirs; it takes K · B samples, member by member."""
-        parts = [(member.encoder, member.decoder) for member in self._apart]
-        whole = copy.deepcopy(self._apart[0])
-        whole.scores, whole.thresholds = nn.ModuleDict(), nn.ModuleDict()
-        whole.encoder, whole.decoder = (stacked(list(halves)) for halves in zip(*parts, strict=True))
-        for path, parameter in list(whole.likelihood.named_parameters()):
-            module, _, name = path.rpartition(".")
-            several = torch.stack([parameter.detach()] * self.members)  # they all start alike
-            setattr(whole.likelihood.get_submodule(module), name, nn.Parameter(several))
-        whole.noise, whole.corrupted, whole.decode = self._noise, self._corrupted, self._decode
-        return whole.train()
-
     # What a model is
 
     @property
@@ -109,18 +95,9 @@ class Ensemble(AnomalyModel):
         recipe["init_args"]["member"] = self._apart[0].recipe
         return recipe
 
-    @property
-    def likelihood(self) -> Any:
-        """Of each member."""
-        return self.stack.likelihood
-
     def check_scores(self) -> None:
         for score in self.scores.values():
             score.check(self._apart[0])
-
-    def prepare_for(self, preprocessing: Preprocessing) -> None:
-        for model in (self.stack, *self._apart):
-            model.prepare_for(preprocessing)
 
     def beta_at(self, step: int, steps_per_epoch: int) -> float:
         return self._apart[0].beta_at(step, steps_per_epoch)
@@ -141,61 +118,6 @@ class Ensemble(AnomalyModel):
     def reconstruct(self, x: Tensor) -> Tensor:
         """The members' mean."""
         return torch.stack([member.reconstruct(x) for member in self.apart()]).mean(0)
-
-    def apart(self) -> list[Any]:
-        """The members, each a model by itself, in evaluation mode, with the present weights."""
-        for k, member in enumerate(self._apart):
-            lend(self.stack.encoder, k, member.encoder)
-            lend(self.stack.decoder, k, member.decoder)
-            for own, whole in zip(member.likelihood.modules(), self.likelihood.modules(), strict=True):
-                vars(own)["_parameters"] = {name: p.detach()[k] for name, p in whole._parameters.items()}
-                vars(own)["_buffers"] = whole._buffers
-            member._modules["preprocessing"] = self.preprocessing
-        return self._apart
-
-    # What each member has of its own
-
-    @contextlib.contextmanager
-    def _at_once(self, x: Tensor) -> Iterator[Tensor]:
-        """The samples of all members, (K · B, *input_shape); within, a likelihood's parameters are there row by row."""
-        if not (self.training and self.orders > 1):
-            x = x.expand(self.members, *x.shape).flatten(0, 1)
-        parameters = [(m, n, p) for m in self.likelihood.modules() for n, p in m.named_parameters(recurse=False)]
-        try:
-            for module, name, parameter in parameters:  # an attribute of a module is found before its parameters are
-                rows = parameter.repeat_interleave(len(x) // self.members, 0)
-                vars(module)[name] = rows.view(-1, *[1] * (x.ndim - rows.ndim), *rows.shape[1:])
-            yield x
-        finally:
-            for module, name, _ in parameters:
-                vars(module).pop(name, None)
-
-    def noise(self, *shape: int) -> Tensor:
-        return cast(Tensor, type(self.stack).noise(self.stack, *shape))
-
-    def _noise(self, *shape: int) -> Tensor:
-        *first, rows, features = shape
-        return torch.cat([self.noise(*first, rows // self.members, features) for _ in self._turns()], -2)
-
-    def _corrupted(self, x: Tensor) -> Tensor:
-        if not (self.stack.swap and self.stack.training):
-            return x
-        parts = zip(self._turns(), x.chunk(self.members), strict=True)
-        return torch.cat([type(self.stack).corrupted(self.stack, part) for _, part in parts])
-
-    def _decode(self, z: Tensor) -> Tensor:
-        """As a member's, but that several draws (k, K · B, latent_dim) are put in the order of the members first."""
-        if z.ndim == 2:
-            return cast(Tensor, self.stack.decoder(z))
-        by_member = z.unflatten(1, (self.members, -1)).transpose(0, 1)
-        found = self.stack.decoder(by_member.flatten(0, 2)).unflatten(0, by_member.shape[:3])
-        return cast(Tensor, found.transpose(0, 1).flatten(1, 2))
-
-    def _turns(self) -> Iterator[int]:
-        """Each member in turn: what is drawn then is drawn for it."""
-        for k, noise in enumerate(self._noises):
-            self.stack._noises = [noise]
-            yield k
 
 
 def _drawn(one: AnomalyModel, k: int) -> Any:

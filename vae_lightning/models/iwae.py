@@ -63,7 +63,7 @@ class IWAE(VAE):
         log_p, log_ratio = self.log_weights(x, z, noise, logvar.detach())
         log_weight = log_p + beta * log_ratio
         if z.requires_grad:
-            share = log_weight.detach().softmax(0).unsqueeze(-1)
-            z.register_hook(lambda gradient: gradient * (1 - beta * (1 - share)))
+            scale = 1 - beta * (1 - log_weight.detach().softmax(0))
+            z.register_hook(lambda gradient: gradient * scale.unsqueeze(-1))
         bound = log_weight.logsumexp(0) - math.log(self.k)
         return {"loss": -bound, self.likelihood.name: -log_p.mean(0), "kl": self.kl(mu, logvar)}

@@ -41,7 +41,7 @@ def rehearse(model: Any, data: Any) -> None:
             configured = fresh.configure_optimizers()
         optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
         with blaming(f"{name} with {type(optimizer).__name__}"):
-            raw = torch.cat([raw] * model.orders)  # an ensemble is given one batch for each order
+            raw = torch.cat([raw] * len(model.orders))  # an ensemble is given one batch for each order
             optimizer.step(lambda: _loss(fresh, raw))
         rate = optimizer.param_groups[0].get("lr")
         if isinstance(rate, float) and not math.isfinite(rate):

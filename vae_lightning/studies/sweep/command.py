@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import UserError
 from .. import tasks
 from ..parser import StudyParser
-from . import report
+from . import groups, report
 from .plan import Plan
 from .plan_file import read, suggest
 from .storage import check_storage, connect
@@ -51,6 +51,16 @@ keys of a sweep file:
   storage      default: <runs>/<study>/study.db
   seed         of the sampler
   attempts     how often a trial that dies is tried (default: 3)
+
+with --batch
+  Trials that differ in model.init_args.beta, model.init_args.optimizer.init_args.lr
+  and seed_everything alone are trained as one module, up to 32 at once, which takes
+  little longer than one. Each comes to what it would come to alone, up to rounding,
+  with the same files but pictures/. Others run one after another, and a line says why:
+  networks that are not an MLP, dropout, ensembles, samples drawn anew in each epoch,
+  schedulers that wait for a metric, callbacks, and most settings of the trainer beyond
+  max_epochs and where it runs. Not with tpe or pruning. If it is killed, trials
+  that have ended are kept; the others of their group start again.
 """
 
 
@@ -65,7 +75,7 @@ def main(args: list[str], cli: Any, be_quiet: Callable[[], None]) -> int:
     Raises:
         UserError: When anything is wrong with the sweep, before a trial starts.
     """
-    plan, jobs = _parse(args)
+    plan, jobs, batch = _parse(args)
     tasks.quiet(be_quiet)
     check_storage(plan)
     _check_folder(plan)
@@ -77,13 +87,15 @@ def main(args: list[str], cli: Any, be_quiet: Callable[[], None]) -> int:
     study = connect(plan)
     trials = Trials(plan, study)
     print(f"study {plan.study}: {plan.trials} trials, {len(trials.left())} left, in {plan.folder}", flush=True)
-    if trials.left():
+    if trials.left() and batch:
+        tasks.run(cli, jobs, be_quiet, groups.ledger, plan, groups.plan_groups(cli, plan, trials, jobs))
+    elif trials.left():
         tasks.run(cli, jobs, be_quiet, ledger, plan)
     print(report.write(plan, trials), flush=True)
     return int(any(trials.given_up(attempts) for attempts in trials.by_slot().values()))
 
 
-def _parse(args: list[str]) -> tuple[Plan, int]:
+def _parse(args: list[str]) -> tuple[Plan, int, bool]:
     parser = StudyParser(
         "sweep",
         description=DESCRIPTION,
@@ -92,6 +104,7 @@ def _parse(args: list[str]) -> tuple[Plan, int]:
     )
     parser.add_argument("-c", "--config", type=Path, required=True, help="the sweep file")
     parser.add_argument("--jobs", type=int, default=1, help="processes on this machine, which share its cores")
+    parser.add_argument("--batch", action="store_true", help="train trials of equal shape together, see below")
     parser.add_argument("--runs", type=Path, help="folder of all runs (default: lightning_logs)")
     parser.add_argument("--study", help="name of the study, instead of the file's")
     parser.add_argument("--storage", help="URL of the study's database, instead of the file's")
@@ -99,7 +112,10 @@ def _parse(args: list[str]) -> tuple[Plan, int]:
     given, overrides = parser.parse_overriding(args)
     if given.jobs < 1:
         raise UserError(f"--jobs {given.jobs}: expected at least 1")
-    return read(given.config, vars(given), overrides), given.jobs
+    plan = read(given.config, vars(given), overrides)
+    if given.batch:
+        groups.check(plan)
+    return plan, given.jobs, given.batch
 
 
 def _check_folder(plan: Plan) -> None:

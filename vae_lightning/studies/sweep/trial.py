@@ -60,12 +60,22 @@ class Trial:
 
     def do(self, cli: Any) -> str:
         try:
-            with self._beating():
-                content = self.train(cli)
+            with self.beating():
+                return self.end(self.train(cli))
         except optuna.TrialPruned as pruned:
             self.tell(None, epochs=int(str(pruned)))
             return f"pruned after {pruned} epochs"
-        objectives = {name: content["metrics"][name] for name in self.plan.objectives}
+
+    def end(self, content: dict[str, Any]) -> str:
+        """Record what its ``results.json`` holds; the objectives, in a line.
+
+        Raises:
+            UserError: When there is no such objective, or it is not finite.
+        """
+        objectives = {name: content["metrics"].get(name) for name in self.plan.objectives}
+        for name, value in objectives.items():
+            if value is None or not abs(value) < float("inf"):
+                raise UserError(f"objectives: {name} is {value or 'not among the metrics of this trial'}")
         self.tell(list(objectives.values()), **content)
         return "  ".join(
             [*(f"{name} {value:.4f}" for name, value in objectives.items()), f"in {content['seconds']:.0f} s"]
@@ -85,28 +95,28 @@ class Trial:
         """Run it, resume it, or take what it left when it was finished: what its ``results.json`` holds.
 
         Raises:
-            UserError: When the folder holds another run, or the run has no such objective.
+            UserError: When the folder holds another run.
         """
-        self._mark()
+        self.mark()
         results = self.folder / runs.RESULTS
         for _ in range(2):
             if not results.is_file():
                 callbacks = [Report(self.trial, next(iter(self.plan.objectives)))] if self.plan.pruning else []
-                home = ["--runs", str(self.plan.runs), "--experiment", self.plan.study]
-                tasks.fit(cli, [*self.plan.arguments(self.values), *home], self.folder, callbacks)
+                tasks.fit(cli, self.arguments, self.folder, callbacks)
             content: dict[str, Any] = json.loads(results.read_text())
-            found = {name: content["metrics"].get(name) for name in self.plan.objectives}
-            if None not in found.values():
+            if all(name in content["metrics"] for name in self.plan.objectives):
                 break
             # killed after its last epoch: resumed, it had nothing left to train, and so no metrics of training
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
             results.unlink()
-        for name, value in found.items():
-            if value is None or not abs(value) < float("inf"):
-                raise UserError(f"objectives: {name} is {value or 'not among the metrics of this trial'}")
         return content
 
-    def _mark(self) -> None:
+    @property
+    def arguments(self) -> list[str]:
+        """Its command line."""
+        return [*self.plan.arguments(self.values), "--runs", str(self.plan.runs), "--experiment", self.plan.study]
+
+    def mark(self) -> None:
         """Write into the folder whose it is; refuse a folder that is another's."""
         mark = json.dumps({"definition": self.plan.definition(), "values": self.values}, indent=2)
         path = self.folder / "trial.json"
@@ -116,7 +126,7 @@ class Trial:
         write_whole(path, mark)
 
     @contextlib.contextmanager
-    def _beating(self) -> Iterator[None]:
+    def beating(self) -> Iterator[None]:
         """Give signs of life."""
         over = threading.Event()
 

@@ -14,7 +14,7 @@ import contextlib
 import socket
 import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,22 +74,39 @@ class Trials:
     @contextlib.contextmanager
     def claim(self) -> Iterator[Trial | None]:
         """The next slot that nobody has, held until the context ends; None while there is none."""
+        with self.claim_group([[slot] for slot in range(self.plan.trials)]) as claims:
+            yield claims[0] if claims else None
+
+    @contextlib.contextmanager
+    def claim_group(self, groups: Sequence[Sequence[int]]) -> Iterator[list[Trial]]:
+        """Those slots of the next group that nobody has, held until the context ends; none while there are none."""
         with contextlib.ExitStack() as held:
             with files.lock(self.locks / "claims", wait=True):
-                claim = self._claim(held)
-            yield claim
+                self._bury()
+                slots = self.by_slot()
+                claims = (self._claim(held, [(slot, slots[slot]) for slot in group]) for group in groups)
+                claimed = next(filter(None, claims), [])
+            yield claimed
 
-    def _claim(self, held: contextlib.ExitStack) -> Trial | None:
-        self._bury()
-        for slot, trials in self.by_slot().items():
+    def _claim(self, held: contextlib.ExitStack, slots: list[tuple[int, list[FrozenTrial]]]) -> list[Trial]:
+        claimed = []
+        for slot, trials in slots:
             if self.counted(trials) or self.given_up(trials):
                 continue
             with contextlib.ExitStack() as lock:
                 if lock.enter_context(files.lock(self.locks / str(slot))) and (trial := self._ask(slot, trials)):
                     held.push(lock.pop_all())
-                    values = {key: _suggest(trial, key, options) for key, options in self.plan.search.items()}
-                    return Trial(self.plan, self.study, trial, slot, values)
-        return None
+                    claimed.append(Trial(self.plan, self.study, trial, slot, self._values(trial)))
+        return claimed
+
+    def _values(self, trial: optuna.Trial) -> dict[str, Any]:
+        return {key: _suggest(trial, key, options) for key, options in self.plan.search.items()}
+
+    def foreseen(self, slot: int) -> dict[str, Any]:
+        """The values that a slot will have; with a sampler that learns from results nobody knows."""
+        if cell := self.plan.cell(slot):
+            return cell
+        return self._values(optuna.create_study(sampler=self._sampler(slot)).ask())
 
     def _ask(self, slot: int, trials: list[FrozenTrial]) -> optuna.Trial | None:
         """A running trial for a slot, unless another machine has just got one."""

@@ -1,0 +1,142 @@
+"""Trials that are trained together: ``sweep --batch``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import SaveConfigCallback
+
+from ...detection import storage
+from ...errors import UserError
+from ...files import write_whole
+from ...training import runs
+from ...training.batched import Batched
+from ...training.board import Board
+from ...training.callbacks import DetectionMetrics, PixelMetrics
+from ...training.callbacks.metrics import described, flatten
+from ...training.member import Member
+from .. import tasks
+from .plan import SEED
+from .trial import Trial
+
+
+@dataclass
+class Group:
+    """Trials that this process trains together.
+
+    Attributes:
+        trials: All of them.
+        left: Those that have not ended.
+    """
+
+    trials: list[Trial]
+    left: list[Trial] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.left = list(self.trials)
+
+    @property
+    def folder(self) -> Path:
+        """The first one's."""
+        return self.trials[0].folder
+
+    def __str__(self) -> str:
+        return f"trials {', '.join(str(trial.slot) for trial in self.trials)}"
+
+    def do(self, cli: Any) -> str:
+        with contextlib.ExitStack() as beating:
+            for trial in self.trials:
+                trial.mark()
+                beating.enter_context(trial.beating())
+            begun = [trial for trial in self.trials if (trial.folder / "checkpoints/last.ckpt").is_file()]
+            for trial in begun:  # ended without a word, or begun on its own
+                self._ended(trial, tasks.attempt(cli, trial))
+            fresh = [trial for trial in self.trials if trial not in begun]
+            seconds = self._train(cli, fresh) if fresh else 0.0
+        return f"together in {seconds:.0f} s"
+
+    def interrupted(self) -> None:
+        for trial in self.left:
+            trial.interrupted()
+
+    def failed(self, error: str, final: bool) -> None:
+        for trial in self.left:
+            trial.failed(error, final)
+
+    def _ended(self, trial: Trial, how: str) -> None:
+        self.left.remove(trial)
+        print(f"{trial}  {how}", flush=True)
+
+    def _train(self, cli: Any, trials: list[Trial]) -> float:
+        """Train them, write the folder of each, and record how it ended; the seconds that all of it has taken."""
+        started = time.monotonic()
+        built = _built(cli, trials)
+        seeds = []
+        for trial, (one, _) in zip(trials, built, strict=True):
+            seeds.append(trial.values.get(SEED, one.settings.seed_everything))
+        batched = Batched([one.model for one, _ in built], seeds, [trial.folder for trial in trials])
+        first, _ = built[0]
+        first.trainer.callbacks, first.trainer.num_sanity_val_steps = [], 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(batched.seed)
+            first.trainer.fit(batched, first.datamodule)
+        if first.trainer.interrupted:
+            raise KeyboardInterrupt
+        epochs, share = first.trainer.current_epoch, batched.seconds
+        first.trainer.callbacks = [DetectionMetrics(), PixelMetrics()]
+        for trial, (_, text), seed, member in zip(trials, built, seeds, batched.each, strict=True):
+            try:
+                if member.error is not None:
+                    raise UserError(member.error)
+                text = re.sub("^seed_everything: .*", f"seed_everything: {seed}", text, count=1, flags=re.MULTILINE)
+                write_whole(trial.folder / "config.yaml", text)
+                runs.write_results(trial.folder, epochs, share, _finished(first, member, seed))
+                self._ended(trial, trial.end(json.loads((trial.folder / runs.RESULTS).read_text())))
+            except UserError as error:
+                trial.failed(str(error), final=True)
+                self._ended(trial, f"failed: {error}")
+        return time.monotonic() - started
+
+
+def _built(cli: Any, trials: list[Trial]) -> list[tuple[Any, str]]:
+    """What makes each trial, and its ``config.yaml``: the same for those that differ in their seeds alone."""
+    found: dict[str, tuple[Any, str]] = {}
+    keys = [json.dumps({name: value for name, value in t.values.items() if name != SEED}) for t in trials]
+    for trial, key in zip(trials, keys, strict=True):
+        if key not in found:
+            built = tasks.build(cli, trial.arguments)
+            save = next(c for c in built.trainer.callbacks if isinstance(c, SaveConfigCallback))
+            found[key] = built, save.parser.dump(save.config, skip_none=False)
+    return [found[key] for key in keys]
+
+
+def _finished(built: Any, member: Member, seed: int) -> dict[str, float]:
+    """Write a member's checkpoints and curves, test what is kept of it; all its metrics."""
+    member.checkpoints.mkdir(exist_ok=True)
+    for path, content in member.files.items():
+        storage.write(content, path)
+    path, content = next(iter(member.files.items()))  # of the best epoch: the last one comes last
+    model = storage.restore(content, (), str(path))
+    model.beta = content["beta"]
+    trainer, data = built.trainer, built.datamodule
+    *_, experiment, version = member.folder.parts
+    board = Board(member.folder.parent.parent, experiment, version, default_hp_metric=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of whatever the test draws
+        board.open(flatten(dict(model.hparams)) | described(trainer), model)
+        for step, metrics in member.history:
+            board.log_metrics(metrics, step)
+        trainer.loggers = [board]
+        if built.settings.test_after_fit and data.has("test"):
+            trainer.test(model, data, verbose=False)
+            member.metrics |= runs.numbers(trainer.callback_metrics)
+    board.save()
+    board.finalize("success")
+    return member.metrics
