@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ RECALIBRATE = "call Detector.calibrate with normal samples that nothing else has
 
 def versions() -> dict[str, str]:
     """Of this package and what it computes with, for the file's card."""
-    return {name: version(name) for name in ("vae_lightning", "torch", "lightning")}
+    return {name: _version(name) for name in ("vae_lightning", "torch", "lightning")}
+
+
+_version = cache(version)  # it reads files
 
 
 def find(

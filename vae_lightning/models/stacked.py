@@ -56,6 +56,7 @@ class BatchNorms(nn.BatchNorm1d):
         for kind, names in (("_parameters", ("weight", "bias")), ("_buffers", ("running_mean", "running_var"))):
             part = {name: getattr(self, name).detach().unflatten(0, (self.members, -1))[k] for name in names}
             vars(layer)[kind] = {**vars(layer)[kind], **part}
+        vars(layer)["_buffers"]["num_batches_tracked"] = self.num_batches_tracked  # the same for all
 
 
 def stacked(networks: list[Any]) -> nn.Module:

@@ -39,7 +39,7 @@ class Batched(Together):
         self.seed = min(seeds)
         self.orders = [seed - self.seed for seed in seeds]
         drawn = [_drawn(model, seed) for model, seed in zip(models, seeds, strict=True)]
-        self.each = [Member(*one) for one in zip(drawn, folders, strict=True)]
+        self.each = [Member(*one) for one in zip(drawn, seeds, folders, strict=True)]
         self._apart = drawn
         self._modules["models"] = nn.ModuleList(self._apart)
         self.members = len(self._apart)
@@ -142,12 +142,12 @@ class Batched(Together):
         self._of_each(Member.validate, self.trainer, batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
-        for member, better in self._of_each(Member.end_validation, self.trainer):
-            if better:
-                self._save(member, "best")
+        self._of_each(Member.end_validation, self.trainer)
 
     def on_train_epoch_end(self) -> None:
-        self._of_each(Member.end_epoch, self.global_step - 1)
+        for member, better in self._of_each(Member.end_epoch, self.global_step - 1):
+            if better:
+                self._save(member, "best")
 
     def on_train_end(self) -> None:
         for member, _ in self._of_each(lambda member: None):

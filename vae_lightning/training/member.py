@@ -22,6 +22,7 @@ class Member:
 
     Args:
         model: An AnomalyModel.
+        seed: Of its run.
         folder: Of its run.
 
     Attributes:
@@ -31,8 +32,8 @@ class Member:
         error: Why it cannot go on; the others do.
     """
 
-    def __init__(self, model: AnomalyModel, folder: Path) -> None:
-        self.model, self.folder = model, folder.resolve()
+    def __init__(self, model: AnomalyModel, seed: int, folder: Path) -> None:
+        self.model, self.seed, self.folder = model, seed, folder.resolve()
         self.metrics: dict[str, float] = {}
         self.history: list[tuple[int, dict[str, float]]] = []
         self.files: dict[Path, dict[str, Any]] = {}
@@ -77,10 +78,18 @@ class Member:
             self._prepared = Prepared(self.optimizer) if simple(self.optimizer) else None  # type: ignore[arg-type]
         self._reschedule("step")
 
-    def end_epoch(self, step: int) -> None:
+    def end_epoch(self, step: int) -> bool:
+        """Whether this epoch is the best one up to now."""
         self.model.on_train_epoch_end()
         self._reschedule("epoch")
         self.history.append((step, dict(self.metrics)))
+        best, score = self.best, torch.tensor(self.metrics["val/objective"]).nan_to_num(torch.inf)
+        best.current_score = score
+        if not best.check_monitor_top_k(self.model.trainer, score):
+            return False
+        best.best_model_path = best.kth_best_model_path = path = str(self.checkpoints / "best.ckpt")
+        best.best_model_score, best.best_k_models, best.kth_value = score, {path: score}, score
+        return True
 
     def _reschedule(self, interval: str) -> None:
         if self._schedule["interval"] == interval:
@@ -96,18 +105,9 @@ class Member:
         self.model.validation_step(batch, index)
         self._detection.on_validation_batch_end(trainer, self.model, None, batch, index)
 
-    def end_validation(self, trainer: Any) -> bool:
-        """Whether this epoch is the best one up to now."""
+    def end_validation(self, trainer: Any) -> None:
         self.model.on_validation_epoch_end()
         self._detection.on_validation_epoch_end(trainer, self.model)
-        score = torch.tensor(self.metrics["val/objective"]).nan_to_num(torch.inf)
-        self.best.current_score = score
-        if not self.best.check_monitor_top_k(trainer, score):
-            return False
-        self.best.best_model_path = self.best.kth_best_model_path = path = str(self.checkpoints / "best.ckpt")
-        self.best.best_k_models, self.best.best_model_score = {path: score}, score
-        self.best.kth_value = score
-        return True
 
     # Files
 
@@ -132,7 +132,9 @@ class Member:
             callback_metrics={key: torch.tensor(value) for key, value in self.metrics.items()},
             record={"seconds": seconds, "metrics": dict(self.metrics)},
         )
-        self.model.on_save_checkpoint(checkpoint)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)  # with the random state, a run that goes on from it takes the seed
+            self.model.on_save_checkpoint(checkpoint)
         self.files[self.checkpoints / f"{name}.ckpt"] = checkpoint
 
     def attempt(self, what: Any, *arguments: Any) -> Any:

@@ -91,13 +91,15 @@ class Group:
             raise KeyboardInterrupt
         epochs, share = first.trainer.current_epoch, batched.seconds
         first.trainer.callbacks = [DetectionMetrics(), PixelMetrics()]
-        for trial, (_, text), seed, member in zip(trials, built, seeds, batched.each, strict=True):
+        for trial, (_, text), member in zip(trials, built, batched.each, strict=True):
             try:
                 if member.error is not None:
                     raise UserError(member.error)
-                text = re.sub("^seed_everything: .*", f"seed_everything: {seed}", text, count=1, flags=re.MULTILINE)
+                text = re.sub(
+                    "^seed_everything: .*", f"seed_everything: {member.seed}", text, count=1, flags=re.MULTILINE
+                )
                 write_whole(trial.folder / "config.yaml", text)
-                runs.write_results(trial.folder, epochs, share, _finished(first, member, seed))
+                runs.write_results(trial.folder, epochs, share, _finished(first, member))
                 self._ended(trial, trial.end(json.loads((trial.folder / runs.RESULTS).read_text())))
             except UserError as error:
                 trial.failed(str(error), final=True)
@@ -117,7 +119,7 @@ def _built(cli: Any, trials: list[Trial]) -> list[tuple[Any, str]]:
     return [found[key] for key in keys]
 
 
-def _finished(built: Any, member: Member, seed: int) -> dict[str, float]:
+def _finished(built: Any, member: Member) -> dict[str, float]:
     """Write a member's checkpoints and curves, test what is kept of it; all its metrics."""
     member.checkpoints.mkdir(exist_ok=True)
     for path, content in member.files.items():
@@ -129,7 +131,7 @@ def _finished(built: Any, member: Member, seed: int) -> dict[str, float]:
     *_, experiment, version = member.folder.parts
     board = Board(member.folder.parent.parent, experiment, version, default_hp_metric=False)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # of whatever the test draws
+        torch.manual_seed(member.seed)  # of whatever the test draws
         board.open(flatten(dict(model.hparams)) | described(trainer), model)
         for step, metrics in member.history:
             board.log_metrics(metrics, step)
