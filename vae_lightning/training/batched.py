@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..errors import UserError
-from ..models import VAE, AnomalyModel, Autoencoder
-from ..models.iwae import IWAE
+from ..models import AnomalyModel
 from ..models.means import Means
 from ..models.noise import Noise
-from ..models.stacked import stacked
 from ..models.together import Together
 from .member import Member
 
@@ -29,7 +27,8 @@ class Batched(Together):
     views of its part of the stack. So nothing of one reaches another, whatever the optimiser does.
 
     Args:
-        models: What the members are made like; one may stand for several. ``why_not`` has nothing against them.
+        models: What the members are made like: Autoencoder, VAE or IWAE, with an MLP without dropout. One may stand
+            for several members.
         seeds: Of weights, order of samples and noise, one each. The Trainer runs with the smallest of them.
         folders: Of the runs. Nothing is written.
     """
@@ -191,24 +190,3 @@ def _drawn(model: AnomalyModel, seed: int) -> AnomalyModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model.again()
-
-
-def why_not(model: Any, data: Any) -> str | None:
-    """What keeps models like this one from being trained together, if anything does."""
-    if type(model) not in (Autoencoder, VAE, IWAE):
-        return f"{type(model).__name__} is neither Autoencoder, VAE nor IWAE"
-    if data.redraw is not None:
-        return f"{type(data).__name__} draws training samples anew in each epoch"
-    if any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()):
-        return "dropout would be drawn for all at once"
-    try:
-        stacked([model.encoder]), stacked([model.decoder])
-    except UserError:
-        return "the network is not an MLP"
-    configured: Any = model.configure_optimizers()
-    optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
-    if isinstance(configured, dict) and "monitor" in configured["lr_scheduler"]:
-        return f"{type(configured['lr_scheduler']['scheduler']).__name__} waits for a metric"
-    if isinstance(optimizer, torch.optim.LBFGS):
-        return "LBFGS computes the loss several times a step"
-    return None

@@ -89,16 +89,14 @@ class Group:
             first.trainer.fit(batched, first.datamodule)
         if first.trainer.interrupted:
             raise KeyboardInterrupt
-        epochs, share = first.trainer.current_epoch, batched.seconds
         first.trainer.callbacks = [DetectionMetrics(), PixelMetrics()]
+        epochs, share = first.trainer.current_epoch, batched.seconds
         for trial, (_, text), member in zip(trials, built, batched.each, strict=True):
             try:
                 if member.error is not None:
                     raise UserError(member.error)
-                text = re.sub(
-                    "^seed_everything: .*", f"seed_everything: {member.seed}", text, count=1, flags=re.MULTILINE
-                )
-                write_whole(trial.folder / "config.yaml", text)
+                own = re.sub("^seed_everything: .*", f"seed_everything: {member.seed}", text, flags=re.MULTILINE)
+                write_whole(trial.folder / "config.yaml", own)
                 runs.write_results(trial.folder, epochs, share, _finished(first, member))
                 self._ended(trial, trial.end(json.loads((trial.folder / runs.RESULTS).read_text())))
             except UserError as error:

@@ -9,9 +9,12 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from torch import nn
 
 from ...errors import UserError
-from ...training.batched import why_not
+from ...models import IWAE, VAE, Autoencoder
+from ...models.stacked import stacked
 from .. import tasks
 from .group import Group
 from .plan import SEED, Plan
@@ -52,6 +55,7 @@ def plan_groups(cli: Any, plan: Plan, trials: Trials, jobs: int) -> list[list[in
 
 
 def _why_not(built: Any) -> str | None:
+    """What keeps trials like this one from being trained together, if anything does."""
     given, usual = built.settings.trainer, inspect.signature(pl.Trainer.__init__).parameters
     for key in usual.keys() - {"self"}:
         if not key.startswith(ALIKE) and given.get(key) not in (usual[key].default, None, False):
@@ -62,7 +66,27 @@ def _why_not(built: Any) -> str | None:
         return "several processes train each"
     if type(built.settings.seed_everything) is not int:
         return f"seed_everything = {built.settings.seed_everything}"
-    return why_not(built.model, built.datamodule)
+    return _why_not_model(built.model, built.datamodule)
+
+
+def _why_not_model(model: Any, data: Any) -> str | None:
+    if type(model) not in (Autoencoder, VAE, IWAE):
+        return f"{type(model).__name__} is neither Autoencoder, VAE nor IWAE"
+    if data.redraw is not None:
+        return f"{type(data).__name__} draws training samples anew in each epoch"
+    if any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()):
+        return "dropout would be drawn for all at once"
+    try:
+        stacked([model.encoder]), stacked([model.decoder])
+    except UserError:
+        return "the network is not an MLP"
+    configured: Any = model.configure_optimizers()
+    optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+    if isinstance(configured, dict) and "monitor" in configured["lr_scheduler"]:
+        return f"{type(configured['lr_scheduler']['scheduler']).__name__} waits for a metric"
+    if isinstance(optimizer, torch.optim.LBFGS):
+        return "LBFGS computes the loss several times a step"
+    return None
 
 
 def ledger(plan: Plan, groups: Sequence[Sequence[int]]) -> Generator[tasks.Task, None, None]:
