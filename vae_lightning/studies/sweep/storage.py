@@ -29,9 +29,8 @@ def connect(plan: Plan) -> optuna.Study:
     with _reaching(plan):
         lite = plan.storage.startswith("sqlite")
         # processes that share a file wait for each other's writes
-        storage = optuna.storages.RDBStorage(
-            _template(plan.storage), engine_kwargs={"connect_args": {"timeout": 120}} if lite else {"pool_pre_ping": True}
-        )
+        options = {"connect_args": {"timeout": 120}} if lite else {"pool_pre_ping": True}
+        storage = optuna.storages.RDBStorage(_template(plan.storage), engine_kwargs=options)
         study = optuna.create_study(
             study_name=plan.study,
             storage=storage,
