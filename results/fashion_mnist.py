@@ -5,7 +5,7 @@ python results/fashion_mnist.py
 
 import json
 
-from report import HERE, rows
+from sections.common import HERE, rows
 
 from vae_lightning.studies.sweep.pictures import curves, heatmap
 from vae_lightning.studies.sweep.plan import SEED

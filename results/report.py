@@ -29,6 +29,7 @@ SECTIONS = [
     tables.tables,
     tables.left_out,
     tables.mixed_columns,
+    tables.members,
     textures.textures,
     images.benchmark,
     images.with_calibration,

@@ -36,6 +36,9 @@ def pytest_collection_finish() -> None:
     """All that has been imported by now stays: to look through it for garbage takes a quarter of a second a time."""
     gc.collect()
     gc.freeze()
+    # autograd counts devices at its first pass; after an export, a stand-in for a GPU is among them, and no fork of a
+    # process with a thread for that could train
+    torch.ones(1, requires_grad=True).sum().backward()
 
 
 @pytest.fixture(autouse=True)

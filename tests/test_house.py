@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,7 @@ ENTRANCES = {"__init__", "__main__"}  # of the whole package
 VAGUE = {"common", "helper", "helpers", "misc", "tools", "util", "utils"}
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """The sources by their dotted names within the package: ``data.base``, and ``data`` for its ``__init__``."""
     names = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py")}

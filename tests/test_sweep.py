@@ -185,6 +185,13 @@ def _done(trial: Path) -> bool:
     return (trial / "results.json").exists()
 
 
+def test_a_study_may_have_any_name_that_a_folder_has(here):
+    plan = _plan(here, study="{1} of β, 100 %")
+    plan.folder.mkdir(parents=True)
+    assert connect(plan).study_name == plan.study
+    assert (plan.folder / "study.db").is_file()
+
+
 def test_of_two_machines_that_want_a_slot_one_gets_it_and_a_silent_one_is_replaced(here, monkeypatch):
     plan = _plan(here, trials=2)
     plan.folder.mkdir(parents=True)
@@ -375,6 +382,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "pruning of a front": ({"pruning": "median"}, ["pruning", "single"]),
     "misspelt key of the sweep": ({"objective": {}}, ["objective", "objectives"]),
     "study in a folder": ({"study": "a/b"}, ["study", "a/b"]),
+    "study that is no name": ({"study": {1: "maximize"}}, ["study", "{1: 'maximize'}"]),
     "no such folder": ({"storage": "sqlite:////nowhere/at/all.db"}, ["storage", "/nowhere/at"]),
     "no such database": ({"storage": "sqlite:///base.txt"}, ["storage", "base.txt", "not a database"]),
     "no such server": ({"storage": "nosuchsql://me:secret@127.0.0.1:9/x"}, ["storage", "nosuchsql", "127.0.0.1"]),

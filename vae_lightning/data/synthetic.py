@@ -101,9 +101,8 @@ class SyntheticMixture(AnomalyDataModule):
             torch.cat([normal, strange]),
             torch.cat([component, component.new_full((n_anomalies,), self.components)]),
         )
-        from sklearn.model_selection import (
-            train_test_split,
-        )  # half a second of every start, that other data need not take
+        # half a second of every start, that other data need not take
+        from sklearn.model_selection import train_test_split
 
         try:
             train, test = train_test_split(

@@ -85,11 +85,10 @@ class Detector(Pipeline):
                 infinity, or NaN where it was not trained on a table that has gaps; for a file that is no image.
         """
         self.check_calibrated()
-        found = list(self.through(self.graph, x))
+        found = list(self.through(self.graph.computed, x))
         if not found:
             raise UserError("there are no samples: the iterable of batches is empty")
-        whole = joined(found)
-        return whole if isinstance(x, Tensor) else _as_numpy(whole)
+        return self._decided(joined(found), numpy=not isinstance(x, Tensor))
 
     @torch.no_grad()
     def stream(self, batches: Iterable[Any]) -> Iterator[Scores]:
@@ -104,8 +103,8 @@ class Detector(Pipeline):
             UserError: As a call does.
         """
         self.check_calibrated()
-        for found in self.through(self.graph, batches):
-            yield _as_numpy(found)
+        for found in self.through(self.graph.computed, batches):
+            yield self._decided(found)
 
     @torch.no_grad()
     def run(self, raw: Any) -> Scores:
@@ -115,7 +114,15 @@ class Detector(Pipeline):
             raw: A tensor or array (N, *raw_shape).
         """
         self.check_calibrated()
-        return _as_numpy(self.through_encoded(self.graph, raw))
+        return self._decided(self.through_encoded(self.graph.computed, raw))
+
+    @torch.no_grad()
+    def _decided(self, computed: dict[str, Tensor], numpy: bool = True) -> Scores:
+        """Once for many batches: of a small network's batch, decisions would take as long as the network."""
+        found = self.graph.decide({name: score.to(self.device) for name, score in computed.items()})
+        of: Any = (lambda tensor: tensor.cpu().numpy()) if numpy else Tensor.cpu
+        each = {name: of(score) for name, score in found.each.items()}
+        return Scores(of(found.score), of(found.p_value), of(found.anomaly), each)
 
     def score(self, x: Any, name: str | None = None) -> Any:
         """float32 (N,): the score of each sample, the one that decides or the one that is named."""
@@ -196,8 +203,3 @@ class Detector(Pipeline):
             what, needed = "", 0
         n = self.threshold.samples
         return f"{what}: a single alarm needs {needed} calibration samples, there are {n}" if n < needed else None
-
-
-def _as_numpy(found: Scores) -> Scores:
-    each = {name: column.numpy() for name, column in found.each.items()}
-    return Scores(found.score.numpy(), found.p_value.numpy(), found.anomaly.numpy(), each)

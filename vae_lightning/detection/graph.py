@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..scores import Score
 from ..scores.maps import Mapped
 from ..scores.sharing import own, sharing
 
@@ -44,7 +45,7 @@ class Graph(nn.Module):
 
     def scores(self, raw: Tensor) -> dict[str, Tensor]:
         """Every score of raw samples (B, *raw_shape), float32 (B,). One that is not a number counts as infinite."""
-        return _no_nan(self._scores(raw))
+        return _no_nan(self.computed(raw))
 
     def maps(self, raw: Tensor) -> dict[str, Tensor]:
         """The map of every score that has one, of raw images (B, C, H, W): float32 (B, H, W)."""
@@ -55,18 +56,23 @@ class Graph(nn.Module):
             return {name: score.maps(view, own(view, x)).float() for name, score in mapped.items()}
 
     def forward(self, raw: Tensor) -> Scores:
-        found = self._scores(raw)
-        each = _no_nan(found)
+        return self.decide(self.computed(raw))
+
+    def computed(self, raw: Tensor) -> dict[str, Tensor]:
+        """The same as ``scores``, but one that is not a number is NaN, as it was computed."""
+        with _single_precision(raw):
+            x = self.model.preprocessing(raw)
+            alone = sum(isinstance(module, Score) for module in self.model.scores.modules()) == 1
+            view = self.model if alone else sharing(self.model, x)  # a lone score has nobody to share passes with
+            return {name: score(view, x).float() for name, score in self.model.scores.items()}
+
+    def decide(self, computed: dict[str, Tensor]) -> Scores:
+        """Scores with p-values and decisions, of what ``computed`` gave; each sample's depends on its own score."""
+        each = _no_nan(computed)
         primary = next(iter(each))
         threshold = self.model.thresholds[primary]
         # the decision on the score as it is: NaN is an alarm even where the threshold is infinite
-        return Scores(each[primary], threshold.p_values(each[primary]), threshold(found[primary]), each)
-
-    def _scores(self, raw: Tensor) -> dict[str, Tensor]:
-        with _single_precision(raw):
-            x = self.model.preprocessing(raw)
-            view = sharing(self.model, x)
-            return {name: score(view, x).float() for name, score in self.model.scores.items()}
+        return Scores(each[primary], threshold.p_values(each[primary]), threshold(computed[primary]), each)
 
 
 def _no_nan(scores: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,12 +11,13 @@ from torch import Tensor
 from ..batch import even_batches
 from ..errors import UserError
 from ..imagefiles import batches, paths_of
-from .graph import Graph, Scores
+from .graph import Graph
 from .modes import evaluating
 from .profile import Profile
 from .rows import Draw
 from .samples import Samples
 
+Function = Callable[[Tensor], dict[str, Tensor]]  # of a batch of raw samples
 BATCH_SIZE = 1024  # samples at once; data modules evaluate with as many
 
 
@@ -70,7 +71,7 @@ class Pipeline(Profile):
                 raise UserError(f"{name}: {error}") from error
 
     @torch.no_grad()  # and no inference mode: what it gives can go on into any computation
-    def through(self, function: Callable[[Tensor], Any], x: Any) -> Iterator[Any]:
+    def through(self, function: Function, x: Any) -> Iterator[dict[str, Tensor]]:
         """What ``function`` gives for all of x, or for each of an iterable of batches, on the CPU."""
         self._check_prepared()
         if (paths := paths_of(x)) is not None:
@@ -81,16 +82,18 @@ class Pipeline(Profile):
             for raw in samples:
                 yield self._of(function, raw)
 
-    def through_encoded(self, function: Callable[[Tensor], Any], raw: Any) -> Any:
+    def through_encoded(self, function: Function, raw: Any) -> dict[str, Tensor]:
         """The same of all of what ``Schema.encode`` or a ``Decoder`` gave: its numbers are not checked again."""
         raw = torch.as_tensor(raw)
         self.model.preprocessing.check(raw, self.model.preprocessing.raw_shape(self.model.input_shape))
         with evaluating(self.model):
             return self._of(function, raw)
 
-    def _of(self, function: Callable[[Tensor], Any], raw: Tensor) -> Any:
+    def _of(self, function: Function, raw: Tensor) -> dict[str, Tensor]:
         parts = raw.split(even_batches(len(raw), self.batch_size)) if len(raw) else [raw]
-        return joined([_on_cpu(function(part.to(self.device))) for part in parts])
+        device = self.device
+        found = (function(part.to(device)) for part in parts)
+        return joined([{name: tensor.cpu() for name, tensor in part.items()} for part in found])
 
     def _check_prepared(self) -> None:
         if self.model.preprocessing is None:
@@ -107,15 +110,6 @@ class _Prepared:
         return (self.model.preprocessing(raw.to(self.model.device)) for raw in self.batches)
 
 
-def _on_cpu(found: Any) -> Any:
-    if isinstance(found, dict):
-        return {name: tensor.cpu() for name, tensor in found.items()}
-    return Scores(found.score.cpu(), found.p_value.cpu(), found.anomaly.cpu(), _on_cpu(found.each))
-
-
-def joined(parts: list[Any]) -> Any:
-    """Scores, or tensors by name, of consecutive samples as one."""
-    if isinstance(parts[0], dict):
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    score, p_value, anomaly = (torch.cat(column) for column in zip(*(part[:3] for part in parts), strict=True))
-    return Scores(score, p_value, anomaly, joined([part.each for part in parts]))
+def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors by name, of consecutive samples, as one."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

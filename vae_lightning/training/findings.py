@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import betabinom, spearmanr
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 ACTIVE = 0.01  # variance of a code, from which on Burda et al. 2016 call a unit active
@@ -159,6 +158,8 @@ def of_scores(score: np.ndarray, norm: np.ndarray, fresh: np.ndarray, label: np.
         if rho > 0.98:
             return [Finding("against ‖x‖", what, "bad", "the score is the norm in other words", "train longer")]
         return [Finding("against ‖x‖", what, "good", "no anomalies to measure with")]
+    from sklearn.metrics import roc_auc_score  # half a second of every start, that most runs need not take
+
     own, found = roc_auc_score(label, score), []
     others = {"against ‖x‖": (norm, "the norm"), "against an untrained net": (fresh, "an untrained net")}
     for name, (other, called) in others.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,10 @@ def heatmap(plan: Plan, found: list[Point], keys: list[str], metric: str) -> Fig
     axis = figure.subplots()
     image = axis.imshow(grid, cmap="viridis", aspect="auto", origin="lower")
     low, high = image.get_clim()
+    largest = max(abs(low), abs(high), 1e-9)
+    decimals = max(0, 3 - math.floor(math.log10(largest)))  # the same for all, four digits for the largest
     for (i, j), value in np.ndenumerate(grid):
-        text = "none" if np.isnan(value) else f"{value:.4g}"
+        text = "none" if np.isnan(value) else f"{value:.{decimals}f}"
         dark = not np.isnan(value) and value < (low + high) / 2
         axis.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
     axis.set(xticks=range(len(x)), yticks=range(len(y)), ylabel=short(keys[0], keys))

@@ -44,9 +44,10 @@ def read(file: Path, given: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
         raise UserError(f"{file}: sampler = {sampler}: expected one of {', '.join(SAMPLERS)}")
     search = _search(file, content["search"], sampler)
     objectives = _objectives(file, content["objectives"])
-    study = str(content.get("study") or file.stem)
-    if Path(study).name != study or study in (".", ".."):
-        raise UserError(f"{file}: study = {study}: a name that a folder can have")
+    named = content.get("study") or file.stem
+    study = str(named)
+    if not isinstance(named, (str, int)) or Path(study).name != study or study in (".", ".."):
+        raise UserError(f"{file}: study = {study}: give a name that a folder can have")
     settings = {**_settings(file, "overrides", content.get("overrides") or {}), **_settings(file, "", overrides)}
     if both := sorted(settings.keys() & search.keys()):
         raise UserError(f"{file}: {both[0]}: is both searched and set for all trials: leave one of them out")

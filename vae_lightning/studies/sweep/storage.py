@@ -29,9 +29,8 @@ def connect(plan: Plan) -> optuna.Study:
     with _reaching(plan):
         lite = plan.storage.startswith("sqlite")
         # processes that share a file wait for each other's writes
-        storage = optuna.storages.RDBStorage(
-            plan.storage, engine_kwargs={"connect_args": {"timeout": 120}} if lite else {"pool_pre_ping": True}
-        )
+        options = {"connect_args": {"timeout": 120}} if lite else {"pool_pre_ping": True}
+        storage = optuna.storages.RDBStorage(_template(plan.storage), engine_kwargs=options)
         study = optuna.create_study(
             study_name=plan.study,
             storage=storage,
@@ -57,10 +56,15 @@ def check_storage(plan: Plan) -> None:
                 return
         elif url.get_backend_name() == "sqlite":
             raise UserError(f"{plan.file}: storage = {plan.storage}: it would not outlast the process: name a file")
-        storage = optuna.storages.RDBStorage(plan.storage)
+        storage = optuna.storages.RDBStorage(_template(plan.storage))
         found = next((s for s in storage.get_all_studies() if s.study_name == plan.study), None)
         if found and ("definition" in found.user_attrs or storage.get_n_trials(found._study_id)):
             plan.refuse(found.user_attrs.get("definition"), "the name is taken by a study")
+
+
+def _template(url: str) -> str:
+    """What Optuna makes that URL of: it takes names in braces for its own."""
+    return url.replace("{", "{{").replace("}", "}}")
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ def reconstructions(x: Tensor, x_hat: Tensor, label: Tensor, scores: Tensor | No
         label: (B,).
         scores: (B,), written below each column.
     """
-    figure = Figure(figsize=(max(4.0, 0.7 * len(x)), 3.1), layout="constrained")
+    figure = Figure(figsize=(max(4.0, 0.7 * len(x)), 2.7), layout="constrained")
     axes = figure.subplots(3, len(x), squeeze=False)
     error = (x - x_hat).square().mean(1, keepdim=True)
     shades = {"cmap": "gray", "vmin": 0, "vmax": 1}, {"cmap": "inferno", "vmin": 0, "vmax": error.max().item()}
