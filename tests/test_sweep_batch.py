@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -22,12 +23,15 @@ from vae_lightning.models import IWAE, VAE, AnomalyModel, Autoencoder
 from vae_lightning.models.annealing import Linear
 from vae_lightning.models.likelihoods import Gaussian
 from vae_lightning.models.networks import MLP
-from vae_lightning.studies.sweep.groups import plan_groups
+from vae_lightning.studies.sweep.groups import ledger, plan_groups
+from vae_lightning.studies.sweep.plan import Plan
 from vae_lightning.studies.sweep.plan_file import read
 from vae_lightning.studies.sweep.storage import connect
 from vae_lightning.studies.sweep.trials import Trials
+from vae_lightning.studies.tasks import attempt
 from vae_lightning.training import runs
 from vae_lightning.training.batched import Batched
+from vae_lightning.training.quiet import be_quiet
 from vae_lightning.training.runs import write_results
 from vae_lightning.training.trainer import Trainer
 
@@ -186,7 +190,7 @@ class Killed(BaseException):
 
 
 def test_killed_what_has_ended_stays_and_the_rest_comes_to_the_same(
-    run: Callable[[str], int], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the second trial's checkpoints and its results; of the third nothing is there."""
     folders: list[Path] = []
@@ -197,27 +201,38 @@ def test_killed_what_has_ended_stays_and_the_rest_comes_to_the_same(
             raise Killed
         write_results(folder, *arguments)
 
+    search = {BETA: [0.5], SEED: [3, 0, 1]}
+    _, trials = grouped(tmp_path, search=search)
+    folder = trials.plan.folder
     monkeypatch.setattr(runs, "write_results", dying)
-    line = written(tmp_path, search={BETA: [0.5], SEED: [3, 0, 1]})
     with pytest.raises(Killed):
-        run(line)
+        work(trials.plan, [[0, 1, 2]])
     monkeypatch.setattr(runs, "write_results", write_results)
-    folder = tmp_path / "lightning_logs/s"
     assert states(folder) == ["COMPLETE", "RUNNING", "RUNNING"]
     ended = {path: path.stat().st_mtime_ns for path in folder.glob("trial_*/results.json")}
     assert len(ended) == 1
     assert (folders[1] / "checkpoints/last.ckpt").is_file()
-    assert run(line) == 0
+    assert trials.left() == [1, 2]
+    work(trials.plan, [[1, 2]])
     assert {path: path.stat().st_mtime_ns for path in ended} == ended, "not done again"
     assert states(folder) == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL", "FAIL"]
     for trial in sorted(folder.glob("trial_*"))[:2]:
         assert metrics(trial) == pytest.approx(metrics(finished / trial.name), rel=1e-5, abs=1e-6)
 
 
-def test_of_a_group_one_fails_and_the_others_go_on(run: Callable[[str], int], tmp_path: Path, capsys: Any) -> None:
-    assert run(written(tmp_path, search={RATE: [0.001, 1.0e30]})) == 1
-    assert states(tmp_path / "lightning_logs/s") == ["COMPLETE", "FAIL"]
-    assert "trial 1 failed: the training loss became" in capsys.readouterr().out
+def work(plan: Plan, groups: list[list[int]]) -> list[str]:
+    """What a process of the sweep does; how each group ended."""
+    be_quiet()
+    with contextlib.closing(ledger(plan, groups)) as tasks:
+        return [attempt(CLI, task) for task in tasks]
+
+
+def test_of_a_group_one_fails_and_the_others_go_on(tmp_path: Path, capsys: Any) -> None:
+    groups, trials = grouped(tmp_path, search={RATE: [0.001, 1.0e30]})
+    assert len(work(trials.plan, groups)) == 1
+    assert states(trials.plan.folder) == ["COMPLETE", "FAIL"]
+    assert "lr=1e+30  failed: the training loss became" in capsys.readouterr().out
+    assert not (next(trials.plan.folder.glob("trial_001*")) / "results.json").exists()
 
 
 def grouped(folder: Path, jobs: int = 1, **changes: Any) -> tuple[list[list[int]], Trials]:

@@ -57,8 +57,8 @@ def plan_groups(cli: Any, plan: Plan, trials: Trials, jobs: int) -> list[list[in
 def _why_not(built: Any) -> str | None:
     """What keeps trials like this one from being trained together, if anything does."""
     given, usual = built.settings.trainer, inspect.signature(pl.Trainer.__init__).parameters
-    for key in usual.keys() - {"self"}:
-        if not key.startswith(ALIKE) and given.get(key) not in (usual[key].default, None, False):
+    for key, parameter in usual.items():
+        if not key.startswith(ALIKE) and given.get(key) not in (parameter.default, None, False):
             return f"trainer.{key} = {given.get(key)}"
     if given.get("enable_checkpointing") is False:
         return "trainer.enable_checkpointing = False"
