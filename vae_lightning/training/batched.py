@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -156,6 +157,10 @@ class Batched(Together):
         self._turn = member, name
         self.trainer.save_checkpoint(member.checkpoints / f"{name}.ckpt", weights_only=False)
 
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Of a checkpoint before a member fills it."""
+        return {}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self._turn is not None
         member, name = self._turn
@@ -190,3 +195,18 @@ def _drawn(model: AnomalyModel, seed: int) -> AnomalyModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model.again()
+
+
+def varied(model: AnomalyModel, beta: float | None, rate: float | None) -> AnomalyModel:
+    """Another one like it, with another β and another learning rate unless these are None."""
+    arguments = model.arguments | ({} if beta is None else {"beta": beta})
+    if rate is not None:
+        arguments["optimizer"] = functools.partial(_at_rate, model.optimizer, rate)
+    return type(model)(**arguments)
+
+
+def _at_rate(optimizer: Callable[[Any], torch.optim.Optimizer], rate: float, parameters: Any) -> torch.optim.Optimizer:
+    made = optimizer(parameters)
+    for group in made.param_groups:
+        group["lr"] = rate
+    return made

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
 from ...detection import storage
 from ...errors import UserError
 from ...files import write_whole
 from ...training import runs
-from ...training.batched import Batched
+from ...training.batched import Batched, varied
 from ...training.board import Board
 from ...training.callbacks import DetectionMetrics, PixelMetrics
 from ...training.callbacks.metrics import described, flatten
 from ...training.member import Member
 from .. import tasks
-from .plan import SEED
+from .plan import BETA, RATE, SEED
 from .trial import Trial
 
 
@@ -77,12 +78,9 @@ class Group:
     def _train(self, cli: Any, trials: list[Trial]) -> float:
         """Train them, write the folder of each, and record how it ended; the seconds that all of it has taken."""
         started = time.monotonic()
-        built = _built(cli, trials)
-        seeds = []
-        for trial, (one, _) in zip(trials, built, strict=True):
-            seeds.append(trial.values.get(SEED, one.settings.seed_everything))
-        batched = Batched([one.model for one, _ in built], seeds, [trial.folder for trial in trials])
-        first, _ = built[0]
+        made = [_Made(trial, built) for trial, built in zip(trials, _built(cli, trials), strict=True)]
+        batched = Batched([one.model for one in made], [one.seed for one in made], [one.folder for one in trials])
+        first = made[0].built
         first.trainer.callbacks, first.trainer.num_sanity_val_steps = [], 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(batched.seed)
@@ -91,12 +89,11 @@ class Group:
             raise KeyboardInterrupt
         first.trainer.callbacks = [DetectionMetrics(), PixelMetrics()]
         epochs, share = first.trainer.current_epoch, batched.seconds
-        for trial, (_, text), member in zip(trials, built, batched.each, strict=True):
+        for trial, one, member in zip(trials, made, batched.each, strict=True):
             try:
                 if member.error is not None:
                     raise UserError(member.error)
-                own = re.sub("^seed_everything: .*", f"seed_everything: {member.seed}", text, flags=re.MULTILINE)
-                write_whole(trial.folder / "config.yaml", own)
+                write_whole(trial.folder / "config.yaml", one.configuration)
                 runs.write_results(trial.folder, epochs, share, _finished(first, member))
                 self._ended(trial, trial.end(json.loads((trial.folder / runs.RESULTS).read_text())))
             except UserError as error:
@@ -105,15 +102,45 @@ class Group:
         return time.monotonic() - started
 
 
-def _built(cli: Any, trials: list[Trial]) -> list[tuple[Any, str]]:
-    """What makes each trial, and its ``config.yaml``: the same for those that differ in their seeds alone."""
-    found: dict[str, tuple[Any, str]] = {}
-    keys = [json.dumps({name: value for name, value in t.values.items() if name != SEED}) for t in trials]
+class _Made:
+    """What a trial is made of, by the command line of one that differs from it in numbers alone.
+
+    Args:
+        trial: The trial.
+        built: That command line, with everything built.
+    """
+
+    def __init__(self, trial: Trial, built: Any) -> None:
+        self.built, numbers = built, _numbers(trial)
+        self.seed: int = numbers.get(SEED, built.settings.seed_everything)
+        self.model = varied(built.model, numbers.get(BETA), numbers.get(RATE))
+        header, _, text = built.saved.partition("\n")
+        content = yaml.safe_load(text)
+        for key, value in numbers.items():
+            *path, last = key.split(".")
+            functools.reduce(lambda node, part: node[part], path, content)[last] = value
+        self.configuration = f"{header}\n{yaml.safe_dump(content, sort_keys=False)}"
+
+
+def _numbers(trial: Trial) -> dict[str, Any]:
+    """Those values that need no command line to be read: a seed, a learning rate, a β that is no annealing."""
+    kinds: dict[str, tuple[type, ...]] = {SEED: (int,), RATE: (float,), BETA: (int, float)}
+    found = {key: trial.values[key] for key in kinds if type(trial.values.get(key)) in kinds[key]}
+    return found | ({BETA: float(found[BETA])} if BETA in found else {})
+
+
+def _built(cli: Any, trials: list[Trial]) -> list[Any]:
+    """What makes each trial: the same command line for those that differ in numbers alone, for each takes its time."""
+    found: dict[str, Any] = {}
+    keys = []
+    for trial in trials:
+        numbers = _numbers(trial)
+        keys.append(json.dumps([sorted(numbers), {k: v for k, v in trial.values.items() if k not in numbers}]))
     for trial, key in zip(trials, keys, strict=True):
         if key not in found:
-            built = tasks.build(cli, trial.arguments)
+            found[key] = built = tasks.build(cli, trial.arguments)
             save = next(c for c in built.trainer.callbacks if isinstance(c, SaveConfigCallback))
-            found[key] = built, save.parser.dump(save.config, skip_none=False)
+            built.saved = save.parser.dump(save.config, skip_none=False)
     return [found[key] for key in keys]
 
 

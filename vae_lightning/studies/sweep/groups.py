@@ -17,11 +17,11 @@ from ...models import IWAE, VAE, Autoencoder
 from ...models.stacked import stacked
 from .. import tasks
 from .group import Group
-from .plan import SEED, Plan
+from .plan import BETA, RATE, SEED, Plan
 from .storage import connect
 from .trials import Trials
 
-DIFFER = "model.init_args.beta", "model.init_args.optimizer.init_args.lr", SEED  # in which trials of a group may
+DIFFER = BETA, RATE, SEED  # in which trials of a group may
 MOST = 32  # trials at once: more are hardly faster, and lose more when they are killed
 # settings of the Trainer that mean for all members at once what they mean for each; of the others none may be set
 ALIKE = (

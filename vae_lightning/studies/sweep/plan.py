@@ -14,6 +14,7 @@ import yaml
 from ...errors import UserError
 from ..tasks import PLACE, as_text, options
 
+BETA, RATE = "model.init_args.beta", "model.init_args.optimizer.init_args.lr"
 SEED = "seed_everything"  # swept, it repeats each point: tables and pictures show means over it
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import (
-    BinaryAUROC,
-    BinaryAveragePrecision,
-    BinaryF1Score,
-    BinaryPrecision,
-    BinaryRecall,
+from torchmetrics import Metric
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_f1_score,
+    binary_precision,
+    binary_recall,
 )
 from torchmetrics.utilities import dim_zero_cat
 
@@ -60,14 +61,11 @@ class DetectionScores(Metric):
 
 def ranking(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """AUROC and average precision of scores (N,) for labels (N,): what no threshold enters into."""
-    # normalization=None: scores are no probabilities, and a sigmoid would flatten the large ones into ties
-    metrics: dict[str, Metric | MetricCollection] = {
-        "auroc": BinaryAUROC(normalization=None, sync_on_compute=False),
-        "average_precision": BinaryAveragePrecision(normalization=None, sync_on_compute=False),
-    }
-    # by their places: infinite scores are tied, and their difference is not 0
+    # by their places: infinite scores are tied, and their difference is not 0; in [0, 1], or a sigmoid would make ties
     places = scores.cpu().unique(return_inverse=True)[1].double()
-    found = MetricCollection(metrics)(places, labels.cpu())
+    places, labels = places / places.max().clamp_min(1), labels.cpu()
+    metrics: dict[str, Callable[..., Tensor]] = {"auroc": binary_auroc, "average_precision": binary_average_precision}
+    found = {name: metric(places, labels, validate_args=False) for name, metric in metrics.items()}
     return {name: value.to(scores.device, torch.float32) for name, value in found.items()}
 
 
@@ -78,9 +76,8 @@ def decision(scores: Tensor, labels: Tensor, threshold: Threshold) -> dict[str, 
     if normal.any():
         found["false_alarm_rate"] = alarms[normal].float().mean()
     if not normal.all():
-        metrics = {"f1": BinaryF1Score, "precision": BinaryPrecision, "recall": BinaryRecall}
-        collection = MetricCollection({name: metric(sync_on_compute=False) for name, metric in metrics.items()})
-        found |= collection.to(scores.device)(alarms.int(), labels)
+        metrics = {"f1": binary_f1_score, "precision": binary_precision, "recall": binary_recall}
+        found |= {name: metric(alarms.int(), labels, validate_args=False) for name, metric in metrics.items()}
     return found
 
 
