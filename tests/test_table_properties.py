@@ -21,7 +21,7 @@ from vae_lightning.errors import UserError
 from vae_lightning.models import VAE, Mixed
 from vae_lightning.models.networks import MLP
 
-EXAMPLES = 2000 if os.environ.get("FAULTS") == "nightly" else 200
+EXAMPLES = 2000 if os.environ.get("FAULTS") == "nightly" else 500
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 NAMES = st.one_of(TEXT, st.sampled_from(["a", "b", "label", "y", "1", "5.5", "id", "time", "naïve", "日本"]))
 VALUES: list[Any] = [

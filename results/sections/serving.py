@@ -75,7 +75,7 @@ def load() -> Iterator[str]:
     )
     head = ["clients", "rows a request", "as", "requests/s", "rows/s", "p50 ms", "p99 ms"]
     runs = [*found["load"], found["long run"]]
-    yield from table([*head, "refused"], [[*(str(run[name]) for name in head), refused(run)] for run in runs])
+    yield from table([*head, "refused"], [[*(_plain(run[name]) for name in head), refused(run)] for run in runs])
     bare = ", ".join(f"{rate:,} in batches of {rows}" for rows, rate in found["bare onnxruntime, rows/s"].items())
     memory = found["resident MB"]
     yield (
@@ -106,3 +106,7 @@ def serving() -> Iterator[str]:
     """All of them that have been measured."""
     for part in (parity, throughput, load, kills):
         yield from part()
+
+
+def _plain(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
