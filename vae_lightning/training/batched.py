@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -195,18 +194,3 @@ def _drawn(model: AnomalyModel, seed: int) -> AnomalyModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model.again()
-
-
-def varied(model: AnomalyModel, beta: float | None, rate: float | None) -> AnomalyModel:
-    """Another one like it, with another β and another learning rate unless these are None."""
-    arguments = model.arguments | ({} if beta is None else {"beta": beta})
-    if rate is not None:
-        arguments["optimizer"] = functools.partial(_at_rate, model.optimizer, rate)
-    return type(model)(**arguments)
-
-
-def _at_rate(optimizer: Callable[[Any], torch.optim.Optimizer], rate: float, parameters: Any) -> torch.optim.Optimizer:
-    made = optimizer(parameters)
-    for group in made.param_groups:
-        group["lr"] = rate
-    return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import time
 from dataclasses import dataclass, field
@@ -11,20 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from lightning.pytorch.cli import SaveConfigCallback
 
 from ...detection import storage
 from ...errors import UserError
 from ...files import write_whole
 from ...training import runs
-from ...training.batched import Batched, varied
+from ...training.batched import Batched
 from ...training.board import Board
 from ...training.callbacks import DetectionMetrics, PixelMetrics
 from ...training.callbacks.metrics import described, flatten
 from ...training.member import Member
 from .. import tasks
-from .plan import BETA, RATE, SEED
+from .made import all_made
 from .trial import Trial
 
 
@@ -78,7 +75,7 @@ class Group:
     def _train(self, cli: Any, trials: list[Trial]) -> float:
         """Train them, write the folder of each, and record how it ended; the seconds that all of it has taken."""
         started = time.monotonic()
-        made = [_Made(trial, built) for trial, built in zip(trials, _built(cli, trials), strict=True)]
+        made = all_made(cli, trials)
         batched = Batched([one.model for one in made], [one.seed for one in made], [one.folder for one in trials])
         first = made[0].built
         first.trainer.callbacks, first.trainer.num_sanity_val_steps = [], 0
@@ -100,48 +97,6 @@ class Group:
                 trial.failed(str(error), final=True)
                 self._ended(trial, f"failed: {error}")
         return time.monotonic() - started
-
-
-class _Made:
-    """What a trial is made of, by the command line of one that differs from it in numbers alone.
-
-    Args:
-        trial: The trial.
-        built: That command line, with everything built.
-    """
-
-    def __init__(self, trial: Trial, built: Any) -> None:
-        self.built, numbers = built, _numbers(trial)
-        self.seed: int = numbers.get(SEED, built.settings.seed_everything)
-        self.model = varied(built.model, numbers.get(BETA), numbers.get(RATE))
-        header, _, text = built.saved.partition("\n")
-        content = yaml.safe_load(text)
-        for key, value in numbers.items():
-            *path, last = key.split(".")
-            functools.reduce(lambda node, part: node[part], path, content)[last] = value
-        self.configuration = f"{header}\n{yaml.safe_dump(content, sort_keys=False)}"
-
-
-def _numbers(trial: Trial) -> dict[str, Any]:
-    """Those values that need no command line to be read: a seed, a learning rate, a β that is no annealing."""
-    kinds: dict[str, tuple[type, ...]] = {SEED: (int,), RATE: (float,), BETA: (int, float)}
-    found = {key: trial.values[key] for key in kinds if type(trial.values.get(key)) in kinds[key]}
-    return found | ({BETA: float(found[BETA])} if BETA in found else {})
-
-
-def _built(cli: Any, trials: list[Trial]) -> list[Any]:
-    """What makes each trial: the same command line for those that differ in numbers alone, for each takes its time."""
-    found: dict[str, Any] = {}
-    keys = []
-    for trial in trials:
-        numbers = _numbers(trial)
-        keys.append(json.dumps([sorted(numbers), {k: v for k, v in trial.values.items() if k not in numbers}]))
-    for trial, key in zip(trials, keys, strict=True):
-        if key not in found:
-            found[key] = built = tasks.build(cli, trial.arguments)
-            save = next(c for c in built.trainer.callbacks if isinstance(c, SaveConfigCallback))
-            built.saved = save.parser.dump(save.config, skip_none=False)
-    return [found[key] for key in keys]
 
 
 def _finished(built: Any, member: Member) -> dict[str, float]:
