@@ -49,5 +49,5 @@ def outcome(row: dict[str, Any]) -> list[str]:
     """The measured ratio, the goal, and what there is to say of them."""
     value, goal, most = row["value"], row["goal"], row.get("most", True)
     missed = value is not None and (value > goal if most else value < goal)
-    shown = "–" if value is None else f"{value:.2f}" if most else f"{value:.1f}× as many"
+    shown = "–" if value is None else f"{value:.3f}" if most else f"{value:.1f}× as many"
     return [shown, f"{'≤' if most else '≥'} {goal:g}", "; ".join(filter(None, ["missed" * missed, row.get("notes")]))]
